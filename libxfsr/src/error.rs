@@ -1,0 +1,336 @@
+//! What can go wrong: a small, stable [`Error`], and [`Corruption`], which names one broken rule in one place.
+
+use crate::units::{AgBlock, AgNumber, Daddr, FileBlock, Ino};
+use serde::Serialize;
+use std::borrow::Cow;
+use std::fmt;
+
+/// Result of the library's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+/// Result of a verifier.
+pub type Verdict = std::result::Result<(), Box<Corruption>>;
+
+/// Why an operation failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused an I/O.
+    #[error("{op} of {len} bytes at byte {offset} of {target} failed: {source}")]
+    Io {
+        /// `read`, `write`, `flush`, ...
+        op: &'static str,
+        /// The target's name.
+        target: String,
+        /// Byte offset.
+        offset: u64,
+        /// Bytes asked for.
+        len: u64,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Opening or inspecting a path failed.
+    #[error("{path}: {source}")]
+    Open {
+        /// The path.
+        path: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Metadata breaks a rule of the format.
+    #[error(transparent)]
+    Corrupt(#[from] Box<Corruption>),
+    /// The filesystem or the system lacks what is needed.
+    #[error("{0}")]
+    Unsupported(Cow<'static, str>),
+    /// The caller's request cannot be met; the sentence says which value and what is allowed.
+    #[error("{0}")]
+    Invalid(Cow<'static, str>),
+    /// Somebody else uses the target.
+    #[error("{target} is in use: {why}")]
+    Busy {
+        /// The target's name.
+        target: String,
+        /// By whom, and what to do.
+        why: String,
+    },
+    /// Nothing there under that name or number.
+    #[error("not found: {0}")]
+    NotFound(String),
+    /// The caller asked to stop, or the time budget ran out.
+    #[error("stopped before the end")]
+    Stopped,
+}
+
+impl Error {
+    /// An [`Error::Unsupported`] from a sentence.
+    pub fn unsupported(what: impl Into<Cow<'static, str>>) -> Self {
+        Self::Unsupported(what.into())
+    }
+    /// An [`Error::Invalid`] from a sentence.
+    pub fn invalid(what: impl Into<Cow<'static, str>>) -> Self {
+        Self::Invalid(what.into())
+    }
+    /// An [`Error::Open`] for `path`.
+    pub fn open(path: impl AsRef<std::path::Path>, source: impl Into<std::io::Error>) -> Self {
+        Self::Open { path: path.as_ref().display().to_string(), source: source.into() }
+    }
+}
+
+/// How bad a finding is, as the kernel's scrub distinguishes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Legal, but an administrator should look at it.
+    Warning,
+    /// Legal, but could be better.
+    Preen,
+    /// Two structures disagree.
+    CrossReference,
+    /// The structure itself breaks a rule.
+    Corrupt,
+}
+
+/// The rule that is broken. Together with structure and field it makes the stable code.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Rule {
+    /// The magic number is another one.
+    Magic,
+    /// The checksum does not match the bytes.
+    Crc,
+    /// The block belongs to another filesystem.
+    Uuid,
+    /// The block says that it lives elsewhere.
+    Address,
+    /// The block says that it belongs to something else.
+    Owner,
+    /// The block's LSN lies ahead of the log.
+    Lsn,
+    /// A number is outside its range.
+    Range,
+    /// A flag or type that is not allowed here.
+    Flags,
+    /// Records are not in order.
+    Order,
+    /// Records overlap.
+    Overlap,
+    /// Two records could be one.
+    Unmerged,
+    /// Two places that must agree do not.
+    Mismatch,
+    /// Something that must exist does not.
+    Missing,
+    /// Something exists that must not.
+    Extra,
+    /// A block has more than one owner.
+    DoublyOwned,
+    /// A block has no owner.
+    Unowned,
+    /// A pointer leads back, or to itself.
+    Loop,
+    /// The bytes cannot be read.
+    Unreadable,
+    /// A name is not allowed.
+    Name,
+    /// A count is wrong.
+    Count,
+    /// The structure is shorter than its contents claim.
+    Truncated,
+    /// Nothing leads to it.
+    Unreachable,
+}
+
+impl Rule {
+    /// The rule's part of the stable code.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Magic => "magic",
+            Self::Crc => "crc",
+            Self::Uuid => "uuid",
+            Self::Address => "address",
+            Self::Owner => "owner",
+            Self::Lsn => "lsn",
+            Self::Range => "range",
+            Self::Flags => "flags",
+            Self::Order => "order",
+            Self::Overlap => "overlap",
+            Self::Unmerged => "unmerged",
+            Self::Mismatch => "mismatch",
+            Self::Missing => "missing",
+            Self::Extra => "extra",
+            Self::DoublyOwned => "doubly-owned",
+            Self::Unowned => "unowned",
+            Self::Loop => "loop",
+            Self::Unreadable => "unreadable",
+            Self::Name => "name",
+            Self::Count => "count",
+            Self::Truncated => "truncated",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// Which fork of an inode.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForkKind {
+    /// File contents, directory entries, link target.
+    Data,
+    /// Extended attributes.
+    Attr,
+}
+
+/// Where something is. Every part is optional; as many are filled in as are known.
+#[derive(Clone, Default, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct Location {
+    /// Allocation group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ag: Option<AgNumber>,
+    /// Block in that group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agbno: Option<AgBlock>,
+    /// Disk address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub daddr: Option<Daddr>,
+    /// Inode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ino: Option<Ino>,
+    /// Fork of that inode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fork: Option<ForkKind>,
+    /// Logical block in that fork.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<FileBlock>,
+    /// A path to the inode, where one is known. Raw bytes from disk: escape before printing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sep = "";
+        let mut part = |f: &mut fmt::Formatter<'_>, name: &str, v: Option<u64>| -> fmt::Result {
+            if let Some(v) = v {
+                write!(f, "{sep}{name} {v}")?;
+                sep = ", ";
+            }
+            Ok(())
+        };
+        part(f, "ag", self.ag.map(|v| u64::from(v.0)))?;
+        part(f, "agbno", self.agbno.map(|v| u64::from(v.0)))?;
+        part(f, "daddr", self.daddr.map(|v| v.0))?;
+        part(f, "inode", self.ino.map(|v| v.0))?;
+        if let Some(fork) = self.fork {
+            write!(f, " {}", if fork == ForkKind::Data { "data fork" } else { "attr fork" })?;
+        }
+        part(f, "file block", self.offset.map(|v| v.0))?;
+        if let Some(p) = &self.path {
+            write!(f, "{sep}{}", crate::text::escape(p.as_bytes()))?;
+        }
+        Ok(())
+    }
+}
+
+/// One broken rule: what, where, which field, what was found and what is allowed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Corruption {
+    /// How bad.
+    pub severity: Severity,
+    /// The structure, by its scrub or xfs_db name: `agf`, `bnobt`, `inode`, `directory`...
+    pub structure: &'static str,
+    /// The field, by its xfs_db name, or the part of the structure.
+    pub field: &'static str,
+    /// The rule.
+    pub rule: Rule,
+    /// The place.
+    pub at: Location,
+    /// What was found.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub found: String,
+    /// What is allowed there.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub expected: String,
+}
+
+impl Corruption {
+    /// A corruption of `field` in `structure`.
+    pub fn new(structure: &'static str, field: &'static str, rule: Rule) -> Box<Self> {
+        Box::new(Self {
+            severity: Severity::Corrupt,
+            structure,
+            field,
+            rule,
+            at: Location::default(),
+            found: String::new(),
+            expected: String::new(),
+        })
+    }
+    /// The stable code, `structure.field.rule`.
+    pub fn code(&self) -> String {
+        format!("{}.{}.{}", self.structure, self.field, self.rule.as_str())
+    }
+    /// Sets what was found.
+    #[must_use]
+    pub fn found(mut self: Box<Self>, v: impl fmt::Display) -> Box<Self> {
+        self.found = v.to_string();
+        self
+    }
+    /// Sets what is allowed.
+    #[must_use]
+    pub fn expected(mut self: Box<Self>, v: impl fmt::Display) -> Box<Self> {
+        self.expected = v.to_string();
+        self
+    }
+    /// Sets the severity.
+    #[must_use]
+    pub fn severity(mut self: Box<Self>, s: Severity) -> Box<Self> {
+        self.severity = s;
+        self
+    }
+    /// Sets AG and block.
+    #[must_use]
+    pub fn in_ag(mut self: Box<Self>, ag: AgNumber, agbno: Option<AgBlock>) -> Box<Self> {
+        self.at.ag = Some(ag);
+        self.at.agbno = agbno.or(self.at.agbno);
+        self
+    }
+    /// Sets the disk address.
+    #[must_use]
+    pub fn at_daddr(mut self: Box<Self>, daddr: Daddr) -> Box<Self> {
+        self.at.daddr = Some(daddr);
+        self
+    }
+    /// Sets the inode.
+    #[must_use]
+    pub fn in_inode(mut self: Box<Self>, ino: Ino) -> Box<Self> {
+        self.at.ino = Some(ino);
+        self
+    }
+    /// Sets fork and file block.
+    #[must_use]
+    pub fn in_fork(mut self: Box<Self>, fork: ForkKind, offset: Option<FileBlock>) -> Box<Self> {
+        self.at.fork = Some(fork);
+        self.at.offset = offset.or(self.at.offset);
+        self
+    }
+}
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.at.to_string();
+        write!(f, "{}", self.code())?;
+        if !at.is_empty() {
+            write!(f, " at {at}")?;
+        }
+        if !self.found.is_empty() {
+            write!(f, ": found {}", self.found)?;
+        }
+        if !self.expected.is_empty() {
+            write!(f, "{} expected {}", if self.found.is_empty() { ":" } else { "," }, self.expected)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Corruption {}

@@ -1,0 +1,133 @@
+//! What the bytes of each structure mean. One file per structure; no I/O.
+//!
+//! A structure is a `#[repr(C)]` type of big-endian fields, so its layout is its declaration. Beside each block's type
+//! stands a `static` [`BlockType`], which tells the cache how to verify and seal it. The CRC field, alone on the disk, is
+//! little-endian.
+//!
+//! Layouts are those of the XFS Algorithms and Data Structures book; numbers newer than the book were observed in what
+//! mkfs.xfs and the kernel write.
+
+pub mod ag;
+pub mod btree;
+pub mod features;
+pub mod superblock;
+
+use crate::error::{Corruption, Rule, Verdict};
+use crate::geometry::Geometry;
+use crate::units::{Daddr, Lsn};
+
+/// What a verifier may know of the block beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The filesystem's numbers.
+    pub geometry: &'a Geometry,
+    /// Where the block was read from.
+    pub daddr: Daddr,
+}
+
+/// All that the cache must know of a type of block.
+#[derive(Debug)]
+pub struct BlockType {
+    /// Name for errors.
+    pub name: &'static str,
+    /// How the journal's buffer items name it (bits 11 to 15 of their flags).
+    pub log_type: u8,
+    /// Checks magic, CRC, UUID, own address and the block's internal rules.
+    pub verify: fn(&[u8], &Context<'_>) -> Verdict,
+    /// Stamps LSN and CRC.
+    pub seal: fn(&mut [u8], Lsn),
+}
+
+impl PartialEq for BlockType {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other) || self.name == other.name
+    }
+}
+
+/// CRC-32C of `bytes` with the four bytes at `crc_offset` taken as zero, as every v5 structure defines it. 0 where the offset
+/// does not lie inside.
+pub fn checksum(bytes: &[u8], crc_offset: usize) -> u32 {
+    let (Some(head), Some(tail)) = (bytes.get(..crc_offset), bytes.get(crc_offset.saturating_add(4)..)) else {
+        return 0;
+    };
+    crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(head), &[0; 4]), tail)
+}
+
+/// The CRC that the block carries at `crc_offset`; 0 where that is outside.
+pub fn stored_checksum(bytes: &[u8], crc_offset: usize) -> u32 {
+    match bytes.get(crc_offset..).and_then(|b| b.first_chunk::<4>()) {
+        Some(b) => u32::from(b[0]) | u32::from(b[1]) << 8 | u32::from(b[2]) << 16 | u32::from(b[3]) << 24,
+        None => 0,
+    }
+}
+
+/// Computes and stores the CRC at `crc_offset`.
+pub fn seal_checksum(bytes: &mut [u8], crc_offset: usize) {
+    let c = checksum(bytes, crc_offset);
+    if let Some(b) = bytes.get_mut(crc_offset..).and_then(|b| b.first_chunk_mut::<4>()) {
+        *b = [c as u8, (c >> 8) as u8, (c >> 16) as u8, (c >> 24) as u8];
+    }
+}
+
+/// Stores an LSN at `offset` (big-endian).
+pub(crate) fn put_lsn(bytes: &mut [u8], offset: usize, lsn: Lsn) {
+    if let Some(b) = bytes.get_mut(offset..).and_then(|b| b.first_chunk_mut::<8>()) {
+        let v = zerocopy::big_endian::U64::new(lsn.0);
+        b.copy_from_slice(zerocopy::IntoBytes::as_bytes(&v));
+    }
+}
+
+/// Checks a block's CRC.
+pub fn check_crc(name: &'static str, bytes: &[u8], crc_offset: usize, at: &Context<'_>) -> Verdict {
+    let (found, expected) = (stored_checksum(bytes, crc_offset), checksum(bytes, crc_offset));
+    if found == expected {
+        return Ok(());
+    }
+    Err(Corruption::new(name, "crc", Rule::Crc)
+        .at_daddr(at.daddr)
+        .found(format_args!("{found:#010x}"))
+        .expected(format_args!("{expected:#010x}")))
+}
+
+/// Checks the UUID that metadata carries (`sb_meta_uuid` where that feature is on, else `sb_uuid`).
+pub fn check_uuid(name: &'static str, found: &[u8; 16], at: &Context<'_>) -> Verdict {
+    if *found == at.geometry.meta_uuid {
+        return Ok(());
+    }
+    Err(Corruption::new(name, "uuid", Rule::Uuid)
+        .at_daddr(at.daddr)
+        .found(uuid::Uuid::from_bytes(*found))
+        .expected(uuid::Uuid::from_bytes(at.geometry.meta_uuid)))
+}
+
+/// Checks the address that a block says it lives at.
+pub fn check_address(name: &'static str, field: &'static str, found: u64, at: &Context<'_>) -> Verdict {
+    if found == at.daddr.0 {
+        return Ok(());
+    }
+    Err(Corruption::new(name, field, Rule::Address).at_daddr(at.daddr).found(found).expected(at.daddr))
+}
+
+/// Checks a magic number.
+pub fn check_magic(name: &'static str, found: u32, expected: u32, at: &Context<'_>) -> Verdict {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Corruption::new(name, "magic", Rule::Magic)
+        .at_daddr(at.daddr)
+        .found(format_args!("{found:#x}"))
+        .expected(format_args!("{expected:#x}")))
+}
+
+/// A view of the start of `bytes` as `T`, or a "truncated" corruption.
+pub fn view<'a, T>(name: &'static str, bytes: &'a [u8], at: &Context<'_>) -> Result<&'a T, Box<Corruption>>
+where
+    T: zerocopy::FromBytes + zerocopy::KnownLayout + zerocopy::Immutable + zerocopy::Unaligned,
+{
+    T::ref_from_prefix(bytes).map(|(t, _)| t).map_err(|_| {
+        Corruption::new(name, "length", Rule::Truncated)
+            .at_daddr(at.daddr)
+            .found(bytes.len())
+            .expected(format_args!("at least {}", size_of::<T>()))
+    })
+}
