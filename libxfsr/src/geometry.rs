@@ -407,7 +407,7 @@ impl Geometry {
     }
     /// Where sector `n` of AG `ag`'s headers lies: 0 superblock, 1 AGF, 2 AGI, 3 AGFL.
     pub fn header_daddr(&self, ag: AgNumber, n: u32) -> Daddr {
-        let start = u64::from(ag.0) * u64::from(self.agblocks) << self.bb_shift();
+        let start = (u64::from(ag.0) * u64::from(self.agblocks)) << self.bb_shift();
         Daddr(start + u64::from(n) * u64::from(self.sector_size) / BASIC_BLOCK)
     }
     /// Whether the block exists in that AG and does not hold its headers.

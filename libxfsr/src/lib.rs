@@ -8,6 +8,7 @@
 pub mod error;
 pub mod format;
 pub mod geometry;
+pub mod target;
 pub mod text;
 pub mod units;
 
