@@ -533,3 +533,31 @@ impl Geometry {
         ((1u64 << 54) << self.block_log).wrapping_sub(1).min(i64::MAX as u64)
     }
 }
+
+/// A geometry as mkfs.xfs 6.1 makes it for a file of 300 MiB, with rmapbt and nrext64.
+#[cfg(test)]
+pub(crate) fn test_geometry() -> Geometry {
+    let mut sb = Superblock::zeroed();
+    sb.magicnum.set(superblock::MAGIC);
+    sb.blocksize.set(4096);
+    sb.dblocks.set(76_800);
+    sb.uuid = *b"xfsr-test-volume";
+    sb.logstart.set(65_542);
+    sb.rootino.set(128);
+    sb.rextsize.set(1);
+    sb.agblocks.set(19_200);
+    sb.agcount.set(4);
+    sb.logblocks.set(16_384 - 8);
+    sb.versionnum.set(0xb4a5);
+    sb.sectsize.set(512);
+    sb.inodesize.set(512);
+    sb.inopblock.set(8);
+    (sb.blocklog, sb.sectlog, sb.inodelog, sb.inopblog, sb.agblklog) = (12, 9, 9, 3, 15);
+    sb.imax_pct = 25;
+    sb.inoalignmt.set(8);
+    sb.features2.set(0x18a);
+    sb.features_ro_compat.set(RoCompat::all().bits());
+    sb.features_incompat.set((Incompat::FTYPE | Incompat::SPINODES | Incompat::BIGTIME | Incompat::NREXT64).bits());
+    sb.spino_align.set(4);
+    Geometry::new(&sb).expect("a geometry that mkfs.xfs makes")
+}

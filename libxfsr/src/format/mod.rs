@@ -10,6 +10,7 @@
 pub mod ag;
 pub mod btree;
 pub mod features;
+pub mod inode;
 pub mod superblock;
 
 use crate::error::{Corruption, Rule, Verdict};
