@@ -5,11 +5,15 @@
 //!
 //! The library never prints and never exits, and nothing that it reads from a disk makes it panic.
 
+pub mod btree;
+pub mod cache;
 pub mod error;
 pub mod format;
 pub mod geometry;
+pub mod space;
 pub mod target;
 pub mod text;
 pub mod units;
+pub mod volume;
 
 pub use error::{Corruption, Error, Result};

@@ -1,0 +1,200 @@
+//! Examining a whole tree: every block once, in order, with siblings, levels, counts and keys.
+
+use super::{Kind, Node, Ptr, Store, corrupt};
+use crate::cache::OnDamage;
+use crate::error::{Corruption, Error, Result, Rule};
+use std::cmp::Ordering;
+use std::collections::HashSet;
+
+/// What an examination saw.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// Blocks, without a root in an inode.
+    pub blocks: u64,
+    /// Records.
+    pub records: u64,
+    /// Findings.
+    pub findings: u64,
+    /// Whether part of the tree could not be followed, so that records are missing.
+    pub incomplete: bool,
+}
+
+struct Walk<'a, K: Kind, S> {
+    store: &'a S,
+    seen: HashSet<Ptr>,
+    /// For each level: the last block there, and what it said of its right sibling.
+    last: Vec<Option<(Ptr, Option<Ptr>)>>,
+    previous: Option<K::Record>,
+    report: Report,
+    block: &'a mut dyn FnMut(Ptr, u16),
+    record: &'a mut dyn FnMut(&K::Record),
+    found: &'a mut dyn FnMut(Box<Corruption>),
+}
+
+/// Visits every block and record of a tree and tells of everything that breaks a rule.
+///
+/// `block` gets each block before its contents, `record` each record in the order of the tree, `found` each finding. Blocks that
+/// cannot be used (unreadable, of another kind or level, seen before) are reported and not followed.
+///
+/// # Errors
+/// Only what is no finding: I/O errors become findings.
+pub fn check<K: Kind, S: Store>(
+    store: &S,
+    block: &mut dyn FnMut(Ptr, u16),
+    record: &mut dyn FnMut(&K::Record),
+    found: &mut dyn FnMut(Box<Corruption>),
+) -> Result<Report> {
+    let mut walk = Walk::<K, S> {
+        store,
+        seen: HashSet::new(),
+        last: Vec::new(),
+        previous: None,
+        report: Report::default(),
+        block,
+        record,
+        found,
+    };
+    match Node::root(store, OnDamage::Keep) {
+        Ok(root) => {
+            walk.last = vec![None; usize::from(root.level()) + 1];
+            if let Some(at) = root.at() {
+                walk.enter(at, root.level());
+            }
+            walk.node(&root, true, false);
+            for (at, right) in std::mem::take(&mut walk.last).into_iter().flatten() {
+                if let Some(r) = right {
+                    walk.tell(corrupt(store, Some(at), "rightsib", Rule::Mismatch).found(r.0).expected("null"));
+                }
+            }
+        }
+        Err(e) => walk.unusable(e, None),
+    }
+    Ok(walk.report)
+}
+
+impl<K: Kind, S: Store> Walk<'_, K, S> {
+    fn tell(&mut self, c: Box<Corruption>) {
+        self.report.findings += 1;
+        (self.found)(c);
+    }
+
+    fn unusable(&mut self, e: Error, at: Option<Ptr>) {
+        self.report.incomplete = true;
+        let c = match e {
+            Error::Corrupt(c) => c,
+            other => corrupt(self.store, at, "block", Rule::Unreadable).found(other),
+        };
+        let c = self.store.locate(c, at);
+        self.tell(c);
+    }
+
+    fn enter(&mut self, at: Ptr, level: u16) -> bool {
+        if !self.seen.insert(at) {
+            self.report.incomplete = true;
+            self.tell(corrupt(self.store, Some(at), "pointer", Rule::Loop).found("a block that this tree already has"));
+            return false;
+        }
+        self.report.blocks += 1;
+        (self.block)(at, level);
+        true
+    }
+
+    fn siblings(&mut self, node: &Node) {
+        let Some(at) = node.at() else { return };
+        let Some(slot) = self.last.get_mut(usize::from(node.level())) else { return };
+        let before = slot.replace((at, node.right()));
+        if before.map(|b| b.0) != node.left() {
+            let c = corrupt(self.store, Some(at), "leftsib", Rule::Mismatch)
+                .found(node.left().map_or("null".into(), |p| p.0.to_string()))
+                .expected(before.map_or("null".into(), |b| b.0.0.to_string()));
+            self.tell(c);
+        }
+        if let Some((left, right)) = before.filter(|b| b.1 != Some(at)) {
+            let c = corrupt(self.store, Some(left), "rightsib", Rule::Mismatch)
+                .found(right.map_or("null".into(), |p| p.0.to_string()))
+                .expected(at.0);
+            self.tell(c);
+        }
+    }
+
+    /// Depth is bounded: each call goes down one level from a root whose level was checked.
+    fn node(&mut self, node: &Node, is_root: bool, only_child_of_inode: bool) {
+        if let Some(c) = node.damage() {
+            let c = self.store.locate(Box::new(c.clone()), node.at());
+            let unusable = matches!(c.rule, Rule::Magic | Rule::Uuid | Rule::Truncated | Rule::Unreadable);
+            self.tell(c);
+            if unusable {
+                self.report.incomplete = true;
+                return;
+            }
+        }
+        self.siblings(node);
+        let (_, min) = self.store.layout().limits(self.store.block_size(), node.level());
+        if node.at().is_some() && !is_root && !only_child_of_inode && node.len() < min {
+            let c = corrupt(self.store, node.at(), "numrecs", Rule::Count).found(node.len());
+            self.tell(c.expected(format_args!("at least {min}")));
+        }
+        if is_root && node.level() > 0 && node.at().is_some() && node.len() < 2 {
+            self.tell(corrupt(self.store, node.at(), "numrecs", Rule::Count).found(node.len()).expected("at least 2"));
+        }
+        if node.level() == 0 {
+            self.leaf(node);
+        } else {
+            self.inner(node);
+        }
+    }
+
+    fn leaf(&mut self, node: &Node) {
+        for r in node.records::<K>() {
+            self.report.records += 1;
+            if let Some(p) = self.previous.filter(|p| !K::in_order(p, r)) {
+                let c = corrupt(self.store, node.at(), "recs", Rule::Order);
+                let c = c.found(K::show(&K::low(r))).expected(format_args!("after {}", K::show(&K::high(&p))));
+                self.tell(c);
+            }
+            self.previous = Some(*r);
+            (self.record)(r);
+        }
+    }
+
+    fn inner(&mut self, node: &Node) {
+        for i in 0..node.len() {
+            let (Some(key), Some(p)) = (node.key::<K>(i), node.pointer(i)) else { break };
+            if let Some(before) = i.checked_sub(1).and_then(|j| node.key::<K>(j))
+                && K::compare(&before, &key) != Ordering::Less
+            {
+                let c = corrupt(self.store, node.at(), "keys", Rule::Order);
+                self.tell(c.found(K::show(&key)).expected(format_args!("after {}", K::show(&before))));
+            }
+            if !self.enter(p, node.level() - 1) {
+                continue;
+            }
+            let child = match Node::read(self.store, p, node.level() - 1, OnDamage::Keep) {
+                Ok(c) => c,
+                Err(e) => {
+                    self.unusable(e, Some(p));
+                    continue;
+                }
+            };
+            self.keys(node, i, &key, &child);
+            self.node(&child, false, node.at().is_none() && node.len() == 1);
+        }
+    }
+
+    fn keys(&mut self, node: &Node, i: usize, key: &K::Key, child: &Node) {
+        match child.lowest::<K>() {
+            Some(low) if K::compare(&low, key) != Ordering::Equal => {
+                let c = corrupt(self.store, node.at(), "keys", Rule::Mismatch);
+                self.tell(c.found(K::show(key)).expected(K::show(&low)));
+            }
+            None => self.tell(corrupt(self.store, child.at(), "numrecs", Rule::Count).found(0)),
+            _ => {}
+        }
+        if let (Some(high), Some(real)) = (node.high_key::<K>(i), child.highest::<K>())
+            && K::compare(&high, &real) != Ordering::Equal
+        {
+            let c = corrupt(self.store, node.at(), "high keys", Rule::Mismatch);
+            self.tell(c.found(K::show(&high)).expected(K::show(&real)));
+        }
+    }
+}

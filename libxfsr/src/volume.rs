@@ -1,0 +1,244 @@
+//! Targets, geometry and cache: all that reading needs. A check opens a [`Volume`], never an engine.
+
+use crate::cache::{BlockKey, BlockRead, BufCache, NoLog, OnDamage, TargetId};
+use crate::error::{Corruption, Error, Result, Rule};
+use crate::format::BlockType;
+use crate::format::superblock::{self, Superblock};
+use crate::geometry::Geometry;
+use crate::target::{Access, FileTarget, Target};
+use crate::units::{AgBlock, AgNumber, Daddr, FsBlock, Ino};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use zerocopy::FromBytes;
+
+/// Where the parts of a filesystem are.
+#[derive(Clone, Debug, Default)]
+pub struct Devices {
+    /// Data device or image.
+    pub data: PathBuf,
+    /// External log.
+    pub log: Option<PathBuf>,
+    /// Realtime device.
+    pub realtime: Option<PathBuf>,
+}
+
+impl Devices {
+    /// Only a data device.
+    pub fn data(path: impl AsRef<Path>) -> Self {
+        Self { data: path.as_ref().to_owned(), ..Self::default() }
+    }
+}
+
+/// A filesystem to read.
+#[derive(Debug)]
+pub struct Volume {
+    /// Its numbers.
+    pub geometry: Geometry,
+    /// The superblock that they were taken from.
+    pub superblock: Superblock,
+    /// Which AG's superblock that was: 0 unless the primary is unusable.
+    pub superblock_from: AgNumber,
+    /// Its blocks.
+    pub cache: Arc<BufCache>,
+    /// The data device.
+    pub data: TargetId,
+    /// The log's device: the data device for an internal log; none where an external log was not given.
+    pub log: Option<TargetId>,
+    /// The realtime device.
+    pub rt: Option<TargetId>,
+    data_target: Arc<dyn Target>,
+    mounted: Option<PathBuf>,
+}
+
+/// Default cache size in bytes.
+pub const DEFAULT_CACHE: usize = 32 << 20;
+
+fn read_superblock(target: &dyn Target, offset: u64) -> Result<(Superblock, Geometry)> {
+    let mut sector = vec![0; 512];
+    target.read_at(&mut sector, offset)?;
+    let (sb, _) = Superblock::read_from_prefix(&sector).map_err(|_| Error::invalid("short superblock"))?;
+    let geometry = Geometry::new(&sb)?;
+    if geometry.sector_size > 512 {
+        sector = vec![0; geometry.sector_size as usize];
+        target.read_at(&mut sector, offset)?;
+    }
+    let (found, expected) = (
+        crate::format::stored_checksum(&sector, superblock::CRC_OFFSET),
+        crate::format::checksum(&sector, superblock::CRC_OFFSET),
+    );
+    if found != expected {
+        return Err(Corruption::new("sb", "crc", Rule::Crc)
+            .at_daddr(Daddr(offset / 512))
+            .found(format_args!("{found:#010x}"))
+            .expected(format_args!("{expected:#010x}"))
+            .into());
+    }
+    Ok((sb, geometry))
+}
+
+impl Volume {
+    /// Opens devices or image files for reading.
+    ///
+    /// # Errors
+    /// [`Error::Open`]; [`Error::Corrupt`] where no usable superblock is found; [`Error::Unsupported`] for v4 and for
+    /// unknown incompatible features.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use libxfsr::volume::{Devices, Volume};
+    /// let volume = Volume::open(&Devices::data("disk.img"))?;
+    /// println!("{} blocks of {} bytes", volume.geometry.blocks, volume.geometry.block_size);
+    /// # Ok::<(), libxfsr::Error>(())
+    /// ```
+    pub fn open(devices: &Devices) -> Result<Self> {
+        let open = |p: &PathBuf| FileTarget::open(p, Access::Read);
+        let data = open(&devices.data)?;
+        let mounted = data.mounted().map(Path::to_owned);
+        let log = devices.log.as_ref().map(open).transpose()?.map(|t| Arc::new(t) as Arc<dyn Target>);
+        let rt = devices.realtime.as_ref().map(open).transpose()?.map(|t| Arc::new(t) as Arc<dyn Target>);
+        let mut volume = Self::from_targets(Arc::new(data), log, rt, DEFAULT_CACHE)?;
+        volume.mounted = mounted;
+        Ok(volume)
+    }
+
+    /// From targets of any kind, with a cache of `budget` bytes.
+    ///
+    /// # Errors
+    /// As [`Volume::open`].
+    pub fn from_targets(
+        data: Arc<dyn Target>,
+        log: Option<Arc<dyn Target>>,
+        rt: Option<Arc<dyn Target>>,
+        budget: usize,
+    ) -> Result<Self> {
+        let (superblock_from, superblock, geometry) = match read_superblock(&*data, 0) {
+            Ok((sb, g)) => (AgNumber(0), sb, g),
+            Err(e @ Error::Unsupported(_)) => return Err(e),
+            Err(primary) => Self::find_secondary(&*data).ok_or(primary)?,
+        };
+        let cache = Arc::new(BufCache::new(budget));
+        let data_id = cache.attach(data.clone(), Arc::new(NoLog));
+        let log = match log {
+            Some(t) => Some(cache.attach(t, Arc::new(NoLog))),
+            None => (geometry.log_start.0 != 0).then_some(data_id),
+        };
+        let rt = match rt {
+            Some(t) => Some(cache.attach(t, Arc::new(NoLog))),
+            None => (geometry.rt_start != 0).then_some(data_id),
+        };
+        Ok(Self {
+            geometry,
+            superblock,
+            superblock_from,
+            cache,
+            data: data_id,
+            log,
+            rt,
+            data_target: data,
+            mounted: None,
+        })
+    }
+
+    /// Looks for a secondary superblock where the damaged primary's numbers, or the usual AG sizes, would put it.
+    fn find_secondary(data: &dyn Target) -> Option<(AgNumber, Superblock, Geometry)> {
+        let mut sector = [0; 512];
+        let mut offsets = Vec::new();
+        if data.read_at(&mut sector, 0).is_ok()
+            && let Ok((sb, _)) = Superblock::read_from_prefix(&sector)
+        {
+            let bytes = u64::from(sb.agblocks.get()).checked_mul(u64::from(sb.blocksize.get()));
+            offsets.extend(bytes.filter(|b| *b > 0));
+        }
+        offsets.extend((1..=16u64).map(|n| (data.len() / n) & !0xfff));
+        offsets.extend((24..=40).map(|s| 1u64 << s));
+        offsets.retain(|o| *o > 0 && o.saturating_add(512) <= data.len());
+        let consistent = |offset: u64| {
+            let (sb, g) = read_superblock(data, offset).ok()?;
+            let ag_bytes = u64::from(g.agblocks) << g.block_log;
+            let ag = (offset / ag_bytes) as u32;
+            (offset.is_multiple_of(ag_bytes) && ag < g.ag_count).then_some((AgNumber(ag), sb, g))
+        };
+        offsets.iter().find_map(|o| consistent(*o)).or_else(|| Self::scan_for_superblock(data, consistent))
+    }
+
+    /// Last resort: look at every sector that could hold a superblock, in steps of 4 KiB over the first TiB.
+    fn scan_for_superblock<T>(data: &dyn Target, accept: impl Fn(u64) -> Option<T>) -> Option<T> {
+        let mut chunk = vec![0; 1 << 20];
+        let end = data.len().min(1 << 40);
+        let mut offset = 0;
+        while offset < end {
+            let n = (end - offset).min(chunk.len() as u64) as usize;
+            let buf = chunk.get_mut(..n)?;
+            if data.read_at(buf, offset).is_ok() {
+                for (i, b) in buf.chunks(512).enumerate() {
+                    let at = offset + i as u64 * 512;
+                    if at > 0
+                        && b.starts_with(b"XFSB")
+                        && let Some(found) = accept(at)
+                    {
+                        return Some(found);
+                    }
+                }
+            }
+            offset += n as u64;
+        }
+        None
+    }
+
+    /// Where the filesystem was mounted when it was opened: what is read may then be inconsistent.
+    pub fn mounted(&self) -> Option<&Path> {
+        self.mounted.as_deref()
+    }
+
+    /// The data device, to read without the cache: file contents and inode clusters.
+    pub fn data_target(&self) -> &dyn Target {
+        &*self.data_target
+    }
+
+    /// Header sector `n` of an AG: 0 superblock, 1 AGF, 2 AGI, 3 AGFL.
+    ///
+    /// # Errors
+    /// As [`BufCache::read`].
+    pub fn ag_header(&self, ag: AgNumber, n: u32, kind: &'static BlockType, damage: OnDamage) -> Result<BlockRead> {
+        let key = BlockKey::one(self.data, self.geometry.header_daddr(ag, n), self.geometry.sector_size / 512);
+        self.cache.read(&key, kind, &self.geometry, damage)
+    }
+
+    /// One block of an AG.
+    ///
+    /// # Errors
+    /// As [`BufCache::read`]; [`Error::Corrupt`] where the block does not exist.
+    pub fn ag_block(
+        &self,
+        ag: AgNumber,
+        agbno: AgBlock,
+        kind: &'static BlockType,
+        damage: OnDamage,
+    ) -> Result<BlockRead> {
+        if !self.geometry.is_valid_agbno(ag, agbno) {
+            return Err(Corruption::new(kind.name, "pointer", Rule::Range).in_ag(ag, Some(agbno)).into());
+        }
+        let key = BlockKey::one(self.data, self.geometry.agbno_to_daddr(ag, agbno), self.geometry.block_size / 512);
+        self.cache.read(&key, kind, &self.geometry, damage)
+    }
+
+    /// One filesystem block.
+    ///
+    /// # Errors
+    /// As [`Volume::ag_block`].
+    pub fn block(&self, fsb: FsBlock, kind: &'static BlockType, damage: OnDamage) -> Result<BlockRead> {
+        let (ag, agbno) = self.geometry.split(fsb);
+        self.ag_block(ag, agbno, kind, damage)
+    }
+
+    /// The bytes of one inode, unverified.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a number that cannot exist; [`Error::Io`].
+    pub fn inode_bytes(&self, ino: Ino) -> Result<Vec<u8>> {
+        let offset = self.geometry.ino_to_offset(ino).ok_or_else(|| Error::NotFound(format!("inode {ino}")))?;
+        let mut bytes = vec![0; self.geometry.inode_size as usize];
+        self.data_target.read_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+}
