@@ -1,0 +1,260 @@
+//! Image files and block devices.
+
+use super::{Io, Target, check_range, io_error};
+use crate::error::{Error, Result};
+use rustix::fs::{FallocateFlags, FlockOperation};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// How to open a [`FileTarget`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Reading. A mounted device is allowed; [`FileTarget::mounted`] tells.
+    Read,
+    /// Reading and writing, alone. A mounted device, or a file that backs a mounted loop device, is refused.
+    Write,
+}
+
+/// An image file or a block device.
+#[derive(Debug)]
+pub struct FileTarget {
+    name: String,
+    file: File,
+    len: u64,
+    device: bool,
+    access: Access,
+    io: Io,
+    mounted: Option<PathBuf>,
+}
+
+fn device_number(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().filter(|m| m.file_type().is_block_device()).map(|m| m.rdev())
+}
+
+fn sys_number(path: &Path) -> Option<u64> {
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// A number from the device's queue directory in sysfs; a partition's is its disk's.
+pub fn queue_attribute(rdev: u64, name: &str) -> Option<u64> {
+    let dir = PathBuf::from(format!("/sys/dev/block/{}:{}", rustix::fs::major(rdev), rustix::fs::minor(rdev)));
+    sys_number(&dir.join("queue").join(name)).or_else(|| sys_number(&dir.join("../queue").join(name)))
+}
+
+/// Undoes the octal escapes of a line of mountinfo.
+fn unescape_mountinfo(s: &str) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    let (bytes, mut out, mut i) = (s.as_bytes(), Vec::new(), 0);
+    while let Some(&b) = bytes.get(i) {
+        let digits = bytes.get(i + 1..i + 4).and_then(|d| std::str::from_utf8(d).ok());
+        match digits.and_then(|d| u8::from_str_radix(d, 8).ok()) {
+            Some(v) if b == b'\\' => {
+                out.push(v);
+                i += 4;
+            }
+            _ => {
+                out.push(b);
+                i += 1;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(out))
+}
+
+/// Where the device with this number is mounted, in this mount namespace.
+pub fn mount_of_device(rdev: u64) -> Option<PathBuf> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let separator = fields.iter().position(|f| *f == "-")?;
+        let source = unescape_mountinfo(fields.get(separator + 2)?);
+        let same = device_number(&source) == Some(rdev)
+            || *fields.get(2)? == format!("{}:{}", rustix::fs::major(rdev), rustix::fs::minor(rdev));
+        same.then(|| fields.get(4).map(|m| unescape_mountinfo(m))).flatten()
+    })
+}
+
+/// Where a filesystem that uses this file or device is mounted, directly or through loop devices.
+pub fn mount_of(path: &Path) -> Option<PathBuf> {
+    let meta = std::fs::metadata(path).ok()?;
+    let is_device = meta.file_type().is_block_device();
+    if let Some(m) = is_device.then(|| mount_of_device(meta.rdev())).flatten() {
+        return Some(m);
+    }
+    for entry in std::fs::read_dir("/sys/block").ok()?.flatten() {
+        let backing = entry.path().join("loop/backing_file");
+        let Ok(name) = std::fs::read_to_string(&backing) else { continue };
+        let Ok(other) = std::fs::metadata(name.trim_end_matches('\n')) else { continue };
+        let same = if is_device {
+            other.file_type().is_block_device() && other.rdev() == meta.rdev()
+        } else {
+            other.dev() == meta.dev() && other.ino() == meta.ino()
+        };
+        if same {
+            let loop_device = Path::new("/dev").join(entry.file_name());
+            if let Some(m) = device_number(&loop_device).and_then(mount_of_device) {
+                return Some(m);
+            }
+        }
+    }
+    None
+}
+
+impl FileTarget {
+    /// Opens an existing image file or block device.
+    ///
+    /// # Errors
+    /// [`Error::Open`]; [`Error::Busy`] where a writer asks for something that is mounted or that another writer holds.
+    pub fn open(path: impl AsRef<Path>, access: Access) -> Result<Self> {
+        let path = path.as_ref();
+        let meta = std::fs::metadata(path).map_err(|e| Error::open(path, e))?;
+        let device = meta.file_type().is_block_device();
+        if !device && !meta.is_file() {
+            let why = std::io::Error::new(std::io::ErrorKind::InvalidInput, "neither a file nor a block device");
+            return Err(Error::open(path, why));
+        }
+        let mounted = mount_of(path);
+        let name = path.display().to_string();
+        let mut options = OpenOptions::new();
+        options.read(true);
+        if access == Access::Write {
+            if let Some(m) = &mounted {
+                return Err(Error::Busy { target: name, why: format!("mounted on {}; unmount it first", m.display()) });
+            }
+            options.write(true);
+            if device {
+                // On a block device O_EXCL without O_CREAT means: not while it is mounted or claimed.
+                options.custom_flags(rustix::fs::OFlags::EXCL.bits().cast_signed());
+            }
+        }
+        let file = options.open(path).map_err(|e| match rustix::io::Errno::from_io_error(&e) {
+            Some(rustix::io::Errno::BUSY) => {
+                Error::Busy { target: name.clone(), why: "another program or the kernel holds it".into() }
+            }
+            _ => Error::open(path, e),
+        })?;
+        Self::from_file(file, name, access, mounted)
+    }
+
+    /// Creates an image file of `len` bytes, or opens it if it exists and sets its length.
+    ///
+    /// # Errors
+    /// As [`FileTarget::open`].
+    pub fn create(path: impl AsRef<Path>, len: u64) -> Result<Self> {
+        let path = path.as_ref();
+        OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(|e| Error::open(path, e))?;
+        let target = Self::open(path, Access::Write)?;
+        target.file.set_len(len).map_err(|e| io_error("set length", &target.name, 0, len, e))?;
+        Ok(target)
+    }
+
+    fn from_file(file: File, name: String, access: Access, mounted: Option<PathBuf>) -> Result<Self> {
+        let meta = file.metadata().map_err(|e| Error::open(&name, e))?;
+        let device = meta.file_type().is_block_device();
+        if access == Access::Write && !device {
+            // Files have no exclusive open; an advisory lock keeps two of our writers apart.
+            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| Error::Busy {
+                target: name.clone(),
+                why: "another program has locked it for writing".into(),
+            })?;
+        }
+        let len = if device {
+            use std::io::{Seek, SeekFrom};
+            (&file).seek(SeekFrom::End(0)).map_err(|e| Error::open(&name, e))?
+        } else {
+            meta.len()
+        };
+        let attribute = |n: &str| if device { queue_attribute(meta.rdev(), n) } else { None };
+        let logical = attribute("logical_block_size").unwrap_or(512) as u32;
+        let physical = attribute("physical_block_size").unwrap_or(u64::from(logical)) as u32;
+        let io = Io { logical, physical, read_only: access == Access::Read };
+        Ok(Self { name, file, len, device, access, io, mounted })
+    }
+
+    /// Whether this is a block device.
+    pub fn is_device(&self) -> bool {
+        self.device
+    }
+    /// Where it was mounted when it was opened: what is read may then be inconsistent.
+    pub fn mounted(&self) -> Option<&Path> {
+        self.mounted.as_deref()
+    }
+    /// Device number of a block device.
+    pub fn device_number(&self) -> Option<u64> {
+        self.device.then(|| self.file.metadata().map(|m| m.rdev()).ok()).flatten()
+    }
+    /// Whether the file has no data, only holes, in the range. A device always has data.
+    pub fn is_hole(&self, offset: u64, len: u64) -> bool {
+        if self.device {
+            return false;
+        }
+        match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(data) => data >= offset.saturating_add(len),
+            Err(e) => e == rustix::io::Errno::NXIO,
+        }
+    }
+    fn writable(&self, op: &'static str, offset: u64, len: u64) -> Result<()> {
+        if self.access == Access::Read {
+            return Err(io_error(op, &self.name, offset, len, rustix::io::Errno::ROFS));
+        }
+        check_range(op, &self.name, offset, len, self.len())
+    }
+    fn zero(&self, mut offset: u64, mut len: u64) -> Result<()> {
+        let zeroes = vec![0; 1 << 20];
+        while len > 0 {
+            let n = len.min(zeroes.len() as u64);
+            self.write_at(zeroes.get(..n as usize).unwrap_or(&zeroes), offset)?;
+            offset += n;
+            len -= n;
+        }
+        Ok(())
+    }
+}
+
+impl Target for FileTarget {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.file.read_exact_at(buf, offset).map_err(|e| io_error("read", &self.name, offset, buf.len() as u64, e))
+    }
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.writable("write", offset, buf.len() as u64)?;
+        self.file.write_all_at(buf, offset).map_err(|e| io_error("write", &self.name, offset, buf.len() as u64, e))
+    }
+    fn flush(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| io_error("flush", &self.name, 0, self.len, e))
+    }
+    fn punch(&self, offset: u64, len: u64) -> Result<()> {
+        self.writable("punch", offset, len)?;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if !self.device && rustix::fs::fallocate(&self.file, flags, offset, len).is_ok() {
+            return Ok(());
+        }
+        if rustix::fs::fallocate(&self.file, FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, offset, len)
+            .is_ok()
+        {
+            return Ok(());
+        }
+        self.zero(offset, len)
+    }
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.writable("discard", offset, len)?;
+        // A hint: a target that cannot discard is as good as before.
+        let _ = rustix::fs::fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len);
+        Ok(())
+    }
+    fn len(&self) -> u64 {
+        if self.device { self.len } else { self.file.metadata().map_or(self.len, |m| m.len()) }
+    }
+    fn set_len(&self, len: u64) -> Result<()> {
+        if self.device {
+            return Err(Error::unsupported("a block device's length cannot be changed"));
+        }
+        self.file.set_len(len).map_err(|e| io_error("set length", &self.name, 0, len, e))
+    }
+    fn io(&self) -> Io {
+        self.io
+    }
+}

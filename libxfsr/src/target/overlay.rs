@@ -1,0 +1,159 @@
+//! Reads go through, writes stay in memory: a repair is tried, and a dirty log replayed, without touching the disk.
+
+use super::{Io, Target, Xfile, check_range};
+use crate::error::Result;
+use parking_lot::RwLock;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const UNIT: u64 = 512;
+
+/// A target whose writes are kept in an [`Xfile`].
+#[derive(Debug)]
+pub struct Overlay {
+    below: Arc<dyn Target>,
+    written: Xfile,
+    /// Start of a run of units that were written, to its end; runs neither touch nor overlap.
+    runs: RwLock<BTreeMap<u64, u64>>,
+}
+
+impl Overlay {
+    /// Over `below`, which is never written.
+    ///
+    /// # Errors
+    /// When memory cannot be had.
+    pub fn new(below: Arc<dyn Target>) -> Result<Self> {
+        Ok(Self { below, written: Xfile::new("overlay")?, runs: RwLock::new(BTreeMap::new()) })
+    }
+
+    /// What was written, as (offset, length) in bytes, in order.
+    pub fn changed(&self) -> Vec<(u64, u64)> {
+        self.runs.read().iter().map(|(s, e)| (s * UNIT, (e - s) * UNIT)).collect()
+    }
+
+    fn add(runs: &mut BTreeMap<u64, u64>, mut start: u64, mut end: u64) {
+        let touching: Vec<u64> = runs.range(..=end).rev().take_while(|&(_, &e)| e >= start).map(|(&s, _)| s).collect();
+        for s in touching {
+            if let Some(e) = runs.remove(&s) {
+                start = start.min(s);
+                end = end.max(e);
+            }
+        }
+        runs.insert(start, end);
+    }
+
+    /// Brings the partial units at both ends in from below, so that whole units can be marked as written.
+    fn fill_edges(&self, runs: &BTreeMap<u64, u64>, offset: u64, len: u64) -> Result<()> {
+        let end = offset + len;
+        for unit in [offset / UNIT, end.saturating_sub(1) / UNIT] {
+            let here = runs.range(..=unit).next_back().is_some_and(|(_, &e)| e > unit);
+            let partial = unit * UNIT < offset || (unit + 1) * UNIT > end;
+            if partial && !here {
+                let size = UNIT.min(self.below.len().saturating_sub(unit * UNIT));
+                let mut b = vec![0; size as usize];
+                self.below.read_at(&mut b, unit * UNIT)?;
+                self.written.write_at(&b, unit * UNIT)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Target for Overlay {
+    fn name(&self) -> &str {
+        self.below.name()
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let runs = self.runs.read();
+        check_range("read", self.name(), offset, buf.len() as u64, self.len())?;
+        let (mut at, mut rest) = (offset, buf);
+        while !rest.is_empty() {
+            let inside = runs.range(..=at / UNIT).next_back().map(|(_, &e)| e * UNIT).filter(|&e| e > at);
+            let next = runs.range(at / UNIT + 1..).next().map_or(u64::MAX, |(&s, _)| s * UNIT);
+            let stop = inside.unwrap_or(next);
+            let n = (stop - at).min(rest.len() as u64) as usize;
+            let (head, tail) = rest.split_at_mut(n);
+            if inside.is_some() {
+                self.written.read_at(head, at)?
+            } else {
+                self.below.read_at(head, at)?
+            }
+            at += n as u64;
+            rest = tail;
+        }
+        Ok(())
+    }
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        check_range("write", self.name(), offset, buf.len() as u64, self.len())?;
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let mut runs = self.runs.write();
+        self.fill_edges(&runs, offset, buf.len() as u64)?;
+        self.written.write_at(buf, offset)?;
+        Self::add(&mut runs, offset / UNIT, (offset + buf.len() as u64).div_ceil(UNIT));
+        Ok(())
+    }
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+    fn punch(&self, offset: u64, len: u64) -> Result<()> {
+        check_range("punch", self.name(), offset, len, self.len())?;
+        if len == 0 {
+            return Ok(());
+        }
+        let mut runs = self.runs.write();
+        self.fill_edges(&runs, offset, len)?;
+        self.written.punch(offset, len)?;
+        Self::add(&mut runs, offset / UNIT, (offset + len).div_ceil(UNIT));
+        Ok(())
+    }
+    fn discard(&self, _offset: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
+    fn len(&self) -> u64 {
+        self.below.len()
+    }
+    fn set_len(&self, _len: u64) -> Result<()> {
+        Err(crate::Error::unsupported("an overlay has the length of what lies below it"))
+    }
+    fn io(&self) -> Io {
+        Io { read_only: false, ..self.below.io() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Overlay, Target};
+    use crate::target::Xfile;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_copy(writes in proptest::collection::vec((0u64..8000, 1usize..3000, any::<u8>(), any::<bool>()), 1..20)) {
+            let below = Xfile::new("below").unwrap();
+            let mut model: Vec<u8> = (0..12_000u32).map(|i| (i % 251) as u8).collect();
+            below.write_at(&model, 0).unwrap();
+            let before = model.clone();
+            let below = Arc::new(below);
+            let o = Overlay::new(below.clone()).unwrap();
+            for (at, len, byte, punch) in writes {
+                let range = at as usize..at as usize + len;
+                if punch {
+                    o.punch(at, len as u64).unwrap();
+                    model[range].fill(0);
+                } else {
+                    o.write_at(&vec![byte; len], at).unwrap();
+                    model[range].fill(byte);
+                }
+                let mut seen = vec![0; model.len()];
+                o.read_at(&mut seen, 0).unwrap();
+                prop_assert_eq!(&seen, &model);
+            }
+            let mut untouched = vec![0; before.len()];
+            below.read_at(&mut untouched, 0).unwrap();
+            prop_assert_eq!(untouched, before);
+        }
+    }
+}
