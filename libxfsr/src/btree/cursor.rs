@@ -173,7 +173,7 @@ pub fn query<K: Kind, S: Store>(
 ) -> Result<()> {
     if K::OVERLAPPING {
         let root = Node::root(store, OnDamage::Fail)?;
-        query_overlapping::<K, S>(store, &root, low, high, each)?;
+        let _ = query_overlapping::<K, S>(store, &root, low, high, each)?;
         return Ok(());
     }
     // The record before may reach into the range.
