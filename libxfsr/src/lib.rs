@@ -10,6 +10,7 @@ pub mod cache;
 pub mod error;
 pub mod format;
 pub mod geometry;
+pub mod inode;
 pub mod space;
 pub mod target;
 pub mod text;

@@ -1,0 +1,108 @@
+//! The extent map of a fork, whichever form it has.
+
+use crate::btree::{self, Ptr, Root, Store, Width, kinds::Bmap};
+use crate::cache::{BlockRead, OnDamage};
+use crate::error::{Corruption, ForkKind, Result, Rule};
+use crate::format::BlockType;
+use crate::format::btree::{BMBT, BMBT_BLOCK, BmbtKey, Extent, Layout};
+use crate::format::inode::{Dinode, Format, extents_in_fork, fork_bytes};
+use crate::units::{FsBlock, Ino};
+use crate::volume::Volume;
+use std::ops::ControlFlow;
+use zerocopy::big_endian::U64;
+
+/// The extent btree of a fork, whose root is in the inode.
+#[derive(Debug)]
+pub struct ForkStore<'v> {
+    volume: &'v Volume,
+    ino: Ino,
+    kind: ForkKind,
+    root: Box<[u8]>,
+}
+
+impl<'v> ForkStore<'v> {
+    /// From the inode's bytes; whether its format is `Btree` is for the caller to know.
+    pub fn new(volume: &'v Volume, ino: Ino, inode: &[u8], kind: ForkKind) -> Self {
+        Self { volume, ino, kind, root: fork_bytes(inode, kind).into() }
+    }
+}
+
+impl Store for ForkStore<'_> {
+    fn width(&self) -> Width {
+        Width::Long
+    }
+    fn block_type(&self) -> &'static BlockType {
+        &BMBT_BLOCK
+    }
+    fn layout(&self) -> Layout {
+        BMBT
+    }
+    fn block_size(&self) -> usize {
+        self.volume.geometry.block_size as usize
+    }
+    fn root(&self) -> Result<Root> {
+        Ok(Root::Inline(self.root.clone()))
+    }
+    fn read(&self, at: Ptr, damage: OnDamage) -> Result<BlockRead> {
+        self.volume.block(FsBlock(at.0), &BMBT_BLOCK, damage)
+    }
+    fn locate(&self, c: Box<Corruption>, at: Option<Ptr>) -> Box<Corruption> {
+        let c = c.in_inode(self.ino).in_fork(self.kind, None);
+        match at {
+            Some(p) => {
+                let (ag, agbno) = self.volume.geometry.split(FsBlock(p.0));
+                c.in_ag(ag, Some(agbno))
+            }
+            None => c,
+        }
+    }
+    fn owner(&self) -> Option<u64> {
+        Some(self.ino.0)
+    }
+}
+
+/// Calls `each` with the extents of a fork that touch file blocks `first..=last`, in order, until it breaks. A fork without
+/// extents (local, device) has none.
+///
+/// # Errors
+/// When the extent btree cannot be read or breaks a rule.
+pub fn extents(
+    volume: &Volume,
+    ino: Ino,
+    inode: &[u8],
+    kind: ForkKind,
+    (first, last): (u64, u64),
+    each: &mut dyn FnMut(&Extent) -> ControlFlow<()>,
+) -> Result<()> {
+    let core =
+        Dinode::from_bytes(inode).ok_or_else(|| Corruption::new("inode", "core", Rule::Truncated).in_inode(ino))?;
+    match core.format(kind) {
+        Some(Format::Extents) => {
+            for e in extents_in_fork(fork_bytes(inode, kind), core.extents(kind)) {
+                if e.offset <= last && e.offset.saturating_add(e.count) > first && each(&e).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        }
+        Some(Format::Btree) => {
+            let store = ForkStore::new(volume, ino, inode, kind);
+            let key = |b| BmbtKey { startoff: U64::new(b) };
+            btree::query::<Bmap, _>(&store, &key(first), &key(last), &mut |r| each(&r.extent()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// All extents of a fork.
+///
+/// # Errors
+/// As [`extents`].
+pub fn all_extents(volume: &Volume, ino: Ino, inode: &[u8], kind: ForkKind) -> Result<Vec<Extent>> {
+    let mut all = Vec::new();
+    extents(volume, ino, inode, kind, (0, u64::MAX), &mut |e| {
+        all.push(*e);
+        ControlFlow::Continue(())
+    })?;
+    Ok(all)
+}
