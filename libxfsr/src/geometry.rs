@@ -547,7 +547,7 @@ pub(crate) fn test_geometry() -> Geometry {
     sb.rextsize.set(1);
     sb.agblocks.set(19_200);
     sb.agcount.set(4);
-    sb.logblocks.set(16_384 - 8);
+    sb.logblocks.set(16_384);
     sb.versionnum.set(0xb4a5);
     sb.sectsize.set(512);
     sb.inodesize.set(512);

@@ -9,6 +9,8 @@
 
 pub mod ag;
 pub mod btree;
+pub mod da;
+pub mod dir;
 pub mod features;
 pub mod inode;
 pub mod superblock;
