@@ -1,0 +1,269 @@
+//! Makes one image: mkfs, features, mount, fill, unmount, manifest.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::fill::{Filler, Shape};
+use super::recipes::{End, Recipe};
+use super::{Files, directory, manifest};
+use crate::oracle::{self, Devices, Mount};
+use crate::{FileLock, copy_sparse};
+
+pub(super) fn build(recipe: &Recipe, files: &Files) -> Result<()> {
+    let directory = directory();
+    fs::create_dir_all(&directory)?;
+    let _lock = FileLock::take(&directory.join(format!("{}.lock", recipe.name)))?;
+    if files.manifest.exists() {
+        return Ok(());
+    }
+    let started = Instant::now();
+    remove_others(&directory, recipe.name)?;
+    let aside = tempfile::Builder::new().prefix(&format!(".{}-", recipe.name)).tempdir_in(&directory)?;
+    let devices = empty_devices(recipe, aside.path())?;
+    make(recipe, &devices)?;
+    let listing = aside.path().join("manifest");
+    let entries = match recipe.end {
+        End::Dirty => {
+            crash(recipe, &devices)?;
+            let recovered = aside.path().join("recovered");
+            fs::create_dir(&recovered)?;
+            let again = copy_all(&devices, &recovered)?;
+            Mount::new(&again, recipe.mount)?.unmount()?;
+            let entries = walk(&again, "ro")?;
+            fs::remove_dir_all(&recovered)?;
+            entries
+        }
+        End::Orphans => {
+            orphan(recipe, &devices, aside.path())?;
+            walk(&devices, "ro,norecovery")?
+        }
+        End::Clean => walk(&devices, "ro")?,
+    };
+    let mut text = std::io::BufWriter::new(File::create(&listing)?);
+    manifest::write(&entries, &mut text)?;
+    text.into_inner()?.sync_all()?;
+    for (from, to) in [
+        (Some(&devices.data), Some(&files.devices.data)),
+        (devices.log.as_ref(), files.devices.log.as_ref()),
+        (devices.rt.as_ref(), files.devices.rt.as_ref()),
+        (Some(&listing), Some(&files.manifest)),
+    ] {
+        if let (Some(from), Some(to)) = (from, to) {
+            // The log is mostly preallocated zeroes; a sparse copy does not have them.
+            let thin = aside.path().join("thin");
+            copy_sparse(from, &thin)?;
+            fs::set_permissions(&thin, fs::Permissions::from_mode(0o444))?;
+            fs::rename(thin, to)?;
+        }
+    }
+    println!("corpus: {} made in {:.1} s", recipe.name, started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Removes images of the same name with another key.
+fn remove_others(directory: &Path, name: &str) -> Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        // The key is twelve hex digits.
+        let key = file.strip_prefix(name).and_then(|r| r.strip_prefix('-')).and_then(|r| r.split('.').next());
+        if key.is_some_and(|k| k.len() == 12 && k.bytes().all(|b| b.is_ascii_hexdigit())) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn empty_devices(recipe: &Recipe, directory: &Path) -> Result<Devices> {
+    let make = |name: &str, mib: u64| -> Result<PathBuf> {
+        let path = directory.join(name);
+        File::create_new(&path)?.set_len(mib << 20)?;
+        Ok(path)
+    };
+    Ok(Devices {
+        data: make("data", recipe.size)?,
+        log: if recipe.log > 0 { Some(make("log", recipe.log)?) } else { None },
+        rt: if recipe.rt > 0 { Some(make("rt", recipe.rt)?) } else { None },
+    })
+}
+
+fn copy_all(devices: &Devices, to: &Path) -> Result<Devices> {
+    let one = |path: &Path| -> Result<PathBuf> {
+        let target = to.join(path.file_name().unwrap_or_default());
+        copy_sparse(path, &target)?;
+        Ok(target)
+    };
+    Ok(Devices {
+        data: one(&devices.data)?,
+        log: devices.log.as_deref().map(one).transpose()?,
+        rt: devices.rt.as_deref().map(one).transpose()?,
+    })
+}
+
+/// mkfs, features, and the contents.
+fn make(recipe: &Recipe, devices: &Devices) -> Result<()> {
+    oracle::mkfs_xfs(recipe.mkfs, devices)?;
+    if recipe.incompat != 0 {
+        set_incompat(&devices.data, recipe.incompat)?;
+    }
+    let shape = shape(recipe, &devices.data)?;
+    let mount = Mount::new(devices, recipe.mount)?;
+    let mut filler = Filler::new(mount.path(), shape);
+    for part in recipe.parts {
+        filler.part(*part)?;
+    }
+    mount.unmount()
+}
+
+/// Reads block, directory block and inode size from the superblock.
+fn shape(recipe: &Recipe, image: &Path) -> Result<Shape> {
+    let sb = Superblock::read(image)?;
+    let seed = recipe.name.bytes().fold(1, |a: u64, b| a.wrapping_mul(31).wrapping_add(u64::from(b)));
+    let (block, dirblklog) = (u64::from(sb.u32(4)), sb.bytes[192]);
+    Ok(Shape { block, directory: block << dirblklog, inode: u64::from(sb.u16(104)), seed })
+}
+
+/// The bytes of a primary superblock; offsets as the format has them.
+struct Superblock {
+    bytes: [u8; 512],
+}
+
+impl Superblock {
+    fn read(image: &Path) -> Result<Superblock> {
+        let mut bytes = [0; 512];
+        File::open(image)?.read_exact_at(&mut bytes, 0)?;
+        ensure!(bytes.starts_with(b"XFSB"), "no superblock in {}", image.display());
+        Ok(Superblock { bytes })
+    }
+
+    fn u16(&self, at: usize) -> u16 {
+        self.bytes[at..at + 2].iter().fold(0, |a, b| a << 8 | u16::from(*b))
+    }
+
+    fn u32(&self, at: usize) -> u32 {
+        self.bytes[at..at + 4].iter().fold(0, |a, b| a << 8 | u32::from(*b))
+    }
+
+    fn u64(&self, at: usize) -> u64 {
+        u64::from(self.u32(at)) << 32 | u64::from(self.u32(at + 4))
+    }
+}
+
+/// Sets incompatible feature bits in every superblock of an image that is fresh from mkfs.
+pub(super) fn set_incompat(image: &Path, bits: u32) -> Result<()> {
+    let sb = Superblock::read(image)?;
+    let ag_bytes = u64::from(sb.u32(84)) * u64::from(sb.u32(4));
+    let file = OpenOptions::new().read(true).write(true).open(image)?;
+    let mut sector = vec![0; usize::from(sb.u16(102))];
+    for ag in 0..u64::from(sb.u32(88)) {
+        file.read_exact_at(&mut sector, ag * ag_bytes)?;
+        ensure!(sector.starts_with(b"XFSB"), "no superblock in AG {ag}");
+        for (i, byte) in sector[216..220].iter_mut().enumerate() {
+            *byte |= (bits >> (24 - 8 * i)) as u8;
+        }
+        libxfsr::format::seal_checksum(&mut sector, 224);
+        file.write_all_at(&sector, ag * ag_bytes)?;
+    }
+    Ok(())
+}
+
+/// A burst of every kind of change, and in the middle of it the filesystem goes down.
+fn crash(recipe: &Recipe, devices: &Devices) -> Result<()> {
+    let shape = shape(recipe, &devices.data)?;
+    let mount = Mount::new(devices, recipe.mount)?;
+    let root = mount.path();
+    // Inodes that are open and have no name any more.
+    let mut open = Vec::new();
+    for i in 0..70 {
+        let path = root.join(format!("unlinked-{i}"));
+        let file = File::create_new(&path)?;
+        file.write_all_at(&vec![i; 5000], u64::from(i) * 4096)?;
+        open.push((path, file));
+    }
+    rustix::fs::syncfs(File::open(root)?)?;
+    // From here on most is only in the log.
+    let burst = root.join("burst");
+    fs::create_dir(&burst)?;
+    let mut filler = Filler::new(&burst, Shape { seed: shape.seed ^ 1, ..shape });
+    filler.part(super::Part::Attributes)?;
+    filler.part(super::Part::Links)?;
+    filler.part(super::Part::Churn(900))?;
+    if recipe.parts.contains(&super::Part::Reflink) {
+        filler.part(super::Part::Reflink)?;
+    }
+    for (path, _) in &open {
+        fs::remove_file(path)?;
+    }
+    for i in 0..300 {
+        fs::remove_file(root.join(format!("links/l{i}")))?;
+        fs::rename(root.join(format!("links/l{}", 400 + i)), root.join(format!("links/renamed-{i}")))?;
+    }
+    fs::remove_file(root.join("files/btree-small"))?;
+    OpenOptions::new().write(true).open(root.join("files/large"))?.set_len(100_001)?;
+    mount.shutdown()?;
+    drop(open);
+    mount.unmount()
+}
+
+/// Leaves inodes on the unlinked lists of an image with a clean log: a frozen filesystem is copied while files without names
+/// are open, and the copy gets a new log.
+fn orphan(recipe: &Recipe, devices: &Devices, aside: &Path) -> Result<()> {
+    ensure!(recipe.log == 0, "orphans are made with an internal log only");
+    let mount = Mount::new(devices, recipe.mount)?;
+    let mut open = Vec::new();
+    for i in 0..150 {
+        let path = mount.path().join(format!("unlinked-{i}"));
+        let file = File::create_new(&path)?;
+        file.write_all_at(&vec![7; 300 * i], 0)?;
+        open.push(file);
+        fs::remove_file(&path)?;
+    }
+    rustix::fs::syncfs(File::open(mount.path())?)?;
+    oracle::xfs_io(mount.path(), &["freeze"])?;
+    let frozen = aside.join("frozen");
+    let copied = copy_sparse(&devices.data, &frozen);
+    oracle::xfs_io(mount.path(), &["thaw"])?;
+    drop(open);
+    mount.unmount()?;
+    copied?;
+    zero_log(&frozen)?;
+    // Above every cycle that the filling can have used.
+    oracle::xfs_db_write(&frozen, &["logformat -c 1000"])?;
+    // The counters in a superblock are brought up to date by a clean unmount only.
+    for _ in 0..2 {
+        let verdict = oracle::xfs_repair_n(&frozen, &[])?;
+        for line in verdict.output.lines().filter(|l| l.starts_with("sb_")) {
+            let mut words = line[3..].split([' ', ',']).filter(|w| !w.is_empty());
+            if let (Some(field), Some(_), Some("counted"), Some(counted)) =
+                (words.next(), words.next(), words.next(), words.next())
+            {
+                oracle::xfs_db_write(&frozen, &["sb 0", &format!("write {field} {counted}")])?;
+            }
+        }
+    }
+    fs::rename(&frozen, &devices.data).context("the frozen copy")?;
+    Ok(())
+}
+
+fn zero_log(image: &Path) -> Result<()> {
+    let sb = Superblock::read(image)?;
+    let (block, start, blocks) = (u64::from(sb.u32(4)), sb.u64(48), u64::from(sb.u32(96)));
+    let (ag_blocks, aglog) = (u64::from(sb.u32(84)), sb.bytes[124]);
+    let linear = (start >> aglog) * ag_blocks + (start & ((1 << aglog) - 1));
+    let file = OpenOptions::new().write(true).open(image)?;
+    let punch = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(&file, punch, linear * block, blocks * block)?;
+    Ok(())
+}
+
+/// Lists an image through a mount.
+fn walk(devices: &Devices, options: &str) -> Result<Vec<manifest::Entry>> {
+    let mount = Mount::new(devices, options)?;
+    let entries = manifest::walk(mount.path())?;
+    mount.unmount()?;
+    Ok(entries)
+}

@@ -1,0 +1,265 @@
+//! Which images there are.
+
+use super::fill::Part::{self, *};
+
+/// How an image is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Unmounted.
+    Clean,
+    /// Shut down in the middle of work with the log flushed: the log must be replayed.
+    Dirty,
+    /// The log is clean, but the unlinked lists hold inodes that were open when the image was taken.
+    Orphans,
+}
+
+/// On-disk forms that an image must contain, so that nobody tests less than he thinks. Tests assert them through xfs_db.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A data fork of a directory or file in btree format.
+    BtreeFork,
+    /// An attribute fork in btree format.
+    BtreeAttrFork,
+    /// An extent map of at least two levels below the inode.
+    DeepExtents,
+    /// A directory in btree format.
+    BtreeDirectory,
+    /// Inode records with holes.
+    SparseChunks,
+    /// A free space btree of at least two levels.
+    DeepFreeSpace,
+    /// An inode btree of at least two levels.
+    DeepInodes,
+    /// A reverse mapping btree of at least two levels.
+    DeepRmap,
+    /// A refcount btree of at least two levels.
+    DeepRefcount,
+}
+
+/// How one image of the corpus is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe {
+    /// Its name.
+    pub name: &'static str,
+    /// Size of the data device in MiB.
+    pub size: u64,
+    /// Arguments of mkfs.xfs.
+    pub mkfs: &'static [&'static str],
+    /// Incompatible features set after mkfs, which mkfs.xfs 6.1 does not know.
+    pub incompat: u32,
+    /// Size of an external log in MiB; 0 for an internal one.
+    pub log: u64,
+    /// Size of a realtime device in MiB; 0 for none.
+    pub rt: u64,
+    /// Mount options.
+    pub mount: &'static str,
+    /// What is put into it.
+    pub parts: &'static [Part],
+    /// How it is left.
+    pub end: End,
+    /// Made by the guest kernel: this host's kernel lacks something that it needs.
+    pub guest: bool,
+    /// One of the small set that every test run uses.
+    pub quick: bool,
+    /// What must occur in it.
+    pub forms: &'static [Form],
+}
+
+/// Exchange-range.
+pub const EXCHANGE: u32 = 0x40;
+/// Parent pointers.
+pub const PARENT: u32 = 0x80;
+
+const BASIC: &[Part] = &[Directories, FragmentedDirectories, Files, Attributes, Links, Odd];
+const SHARED: &[Part] = &[
+    Directories,
+    FragmentedDirectories,
+    Files,
+    Attributes,
+    Links,
+    Odd,
+    Reflink,
+    Shared(200),
+    Churn(600),
+    SparseInodes,
+];
+
+const PLAIN: Recipe = Recipe {
+    name: "",
+    size: 300,
+    mkfs: &[],
+    incompat: 0,
+    log: 0,
+    rt: 0,
+    mount: "",
+    parts: SHARED,
+    end: End::Clean,
+    guest: false,
+    quick: false,
+    forms: &[],
+};
+
+use Form::*;
+
+/// All recipes; the quick ones first.
+pub(super) static RECIPES: &[Recipe] = &[
+    Recipe {
+        name: "default",
+        quick: true,
+        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory, SparseChunks, DeepFreeSpace],
+        ..PLAIN
+    },
+    Recipe {
+        name: "rmap-1k",
+        mkfs: &["-b", "size=1024", "-m", "rmapbt=1"],
+        parts: &[
+            Directories,
+            FragmentedDirectories,
+            BigDirectory(9000),
+            Files,
+            Extents(3000),
+            Attributes,
+            Links,
+            Odd,
+            Reflink,
+            Shared(1500),
+            Churn(9000),
+            SparseInodes,
+        ],
+        quick: true,
+        forms: &[
+            BtreeFork,
+            BtreeAttrFork,
+            DeepExtents,
+            BtreeDirectory,
+            SparseChunks,
+            DeepFreeSpace,
+            DeepInodes,
+            DeepRmap,
+            DeepRefcount,
+        ],
+        ..PLAIN
+    },
+    Recipe {
+        name: "parent",
+        mkfs: &["-m", "rmapbt=1", "-i", "nrext64=1"],
+        incompat: EXCHANGE | PARENT,
+        quick: true,
+        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory, SparseChunks, DeepRmap],
+        ..PLAIN
+    },
+    Recipe {
+        name: "plain",
+        mkfs: &["-m", "finobt=0,reflink=0,bigtime=0,inobtcount=0", "-i", "sparse=0"],
+        parts: &[Directories, FragmentedDirectories, Files, Attributes, Links, Odd, Churn(2000)],
+        quick: true,
+        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory],
+        ..PLAIN
+    },
+    Recipe {
+        name: "b64k",
+        size: 600,
+        mkfs: &["-b", "size=65536", "-s", "size=4096", "-m", "rmapbt=1"],
+        parts: &[Directories, Files, Attributes, Links, Odd, Reflink, Shared(40), Churn(600)],
+        quick: true,
+        forms: &[BtreeFork, BtreeAttrFork],
+        ..PLAIN
+    },
+    Recipe {
+        name: "b2k-i1k-n64k",
+        mkfs: &["-b", "size=2048", "-i", "size=1024,nrext64=1", "-n", "size=65536"],
+        parts: &[Directories, Files, Attributes, Links, Odd, Reflink, Shared(200), Churn(600), SparseInodes],
+        quick: true,
+        forms: &[BtreeFork, BtreeAttrFork, SparseChunks, DeepFreeSpace],
+        ..PLAIN
+    },
+    Recipe { name: "dirty", mkfs: &["-m", "rmapbt=1"], end: End::Dirty, quick: true, ..PLAIN },
+    Recipe {
+        name: "orphans",
+        parts: &[Directories, Files, Links],
+        end: End::Orphans,
+        quick: true,
+        forms: &[BtreeFork],
+        ..PLAIN
+    },
+    Recipe {
+        name: "parent-1k",
+        mkfs: &["-b", "size=1024", "-m", "rmapbt=1"],
+        incompat: EXCHANGE | PARENT,
+        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory, SparseChunks, DeepRmap, DeepRefcount],
+        ..PLAIN
+    },
+    Recipe {
+        name: "b16k",
+        size: 500,
+        mkfs: &["-b", "size=16384", "-m", "rmapbt=1", "-i", "nrext64=1"],
+        parts: &[Directories, FragmentedDirectories, Files, Attributes, Links, Odd, Reflink, Shared(100), Churn(600)],
+        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory],
+        ..PLAIN
+    },
+    Recipe {
+        name: "external-log",
+        mkfs: &["-m", "rmapbt=1"],
+        log: 64,
+        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory, SparseChunks],
+        ..PLAIN
+    },
+    Recipe {
+        name: "stripes",
+        mkfs: &["-d", "agcount=4,su=64k,sw=4", "-l", "su=64k", "-m", "rmapbt=1"],
+        size: 400,
+        forms: &[BtreeFork, BtreeAttrFork],
+        ..PLAIN
+    },
+    Recipe {
+        name: "many-ags",
+        size: 1600,
+        mkfs: &["-d", "agcount=18", "-m", "rmapbt=1", "-s", "size=512"],
+        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory],
+        ..PLAIN
+    },
+    Recipe {
+        name: "s4k-i1k",
+        mkfs: &["-s", "size=4096", "-i", "size=1024", "-m", "rmapbt=1,reflink=0"],
+        parts: &[Directories, FragmentedDirectories, Files, Attributes, Links, Odd, Churn(600), SparseInodes],
+        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory, SparseChunks],
+        ..PLAIN
+    },
+    Recipe {
+        name: "i2k-n16k",
+        mkfs: &["-i", "size=2048,nrext64=1", "-n", "size=16384", "-m", "rmapbt=1"],
+        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory, SparseChunks],
+        ..PLAIN
+    },
+    Recipe {
+        name: "b1k-n8k",
+        mkfs: &["-b", "size=1024", "-n", "size=8192", "-i", "nrext64=1", "-m", "rmapbt=1"],
+        forms: &[BtreeFork, BtreeAttrFork, SparseChunks, DeepRmap],
+        ..PLAIN
+    },
+    Recipe {
+        name: "b1k-plain",
+        mkfs: &["-b", "size=1024", "-m", "finobt=0,reflink=0,bigtime=0", "-i", "sparse=0"],
+        parts: BASIC,
+        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory],
+        ..PLAIN
+    },
+    Recipe {
+        name: "inodes",
+        mkfs: &["-d", "agcount=2", "-m", "rmapbt=1"],
+        size: 400,
+        parts: &[Churn(24000), Extents(6000), Shared(1200)],
+        forms: &[DeepInodes, DeepExtents, DeepRmap, DeepRefcount],
+        ..PLAIN
+    },
+    Recipe { name: "dirty-1k", mkfs: &["-b", "size=1024", "-m", "rmapbt=1"], end: End::Dirty, ..PLAIN },
+    Recipe {
+        name: "dirty-parent",
+        mkfs: &["-m", "rmapbt=1", "-i", "nrext64=1"],
+        incompat: EXCHANGE | PARENT,
+        end: End::Dirty,
+        ..PLAIN
+    },
+    Recipe { name: "dirty-external-log", log: 64, end: End::Dirty, ..PLAIN },
+    Recipe { name: "dirty-stripes", mkfs: &["-l", "su=256k", "-s", "size=4096"], end: End::Dirty, ..PLAIN },
+];
