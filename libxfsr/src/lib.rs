@@ -7,6 +7,7 @@
 
 pub mod btree;
 pub mod cache;
+pub mod control;
 pub mod error;
 pub mod format;
 pub mod geometry;
