@@ -8,6 +8,7 @@
 //! mkfs.xfs and the kernel write.
 
 pub mod ag;
+pub mod attr;
 pub mod btree;
 pub mod da;
 pub mod dir;
