@@ -1,0 +1,171 @@
+//! The first inode chunk: root directory, realtime bitmap, realtime summary, and free inodes.
+
+use super::layout::{Hints, Plan};
+use crate::format::btree::{BmbtRec, Extent};
+use crate::format::seal_checksum;
+use crate::units::{AgIno, AgNumber, NULL_AGINO};
+use std::mem::offset_of;
+use zerocopy::big_endian::{U16, U32, U64};
+use zerocopy::little_endian::U32 as Le32;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// The fields that a new inode sets, in their places; what a new inode leaves zero is not named.
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Core {
+    magic: U16,
+    mode: U16,
+    version: u8,
+    format: u8,
+    zero1: [u8; 10],
+    nlink: U32,
+    projid_lo: U16,
+    projid_hi: U16,
+    big_nextents: U64,
+    atime: U64,
+    mtime: U64,
+    ctime: U64,
+    size: U64,
+    nblocks: U64,
+    extsize: U32,
+    nextents: U32,
+    anextents: U16,
+    forkoff: u8,
+    aformat: u8,
+    zero2: [u8; 6],
+    flags: U16,
+    generation: U32,
+    next_unlinked: U32,
+    crc: Le32,
+    changecount: U64,
+    lsn: U64,
+    flags2: U64,
+    cowextsize: U32,
+    zero3: [u8; 12],
+    crtime: U64,
+    ino: U64,
+    uuid: [u8; 16],
+}
+const _: () = assert!(size_of::<Core>() == 176);
+const _: () = assert!(offset_of!(Core, crc) == 100);
+
+/// `di_flags` and `di_flags2` that mkfs sets.
+const NEWRTBM: u16 = 1 << 2;
+const RTINHERIT: u16 = 1 << 8;
+const PROJINHERIT: u16 = 1 << 9;
+const EXTSZINHERIT: u16 = 1 << 12;
+const COWEXTSIZE: u64 = 1 << 2;
+const BIGTIME: u64 = 1 << 3;
+const NREXT64: u64 = 1 << 4;
+/// Seconds from the start of bigtime to 1970.
+const BIGTIME_OFFSET: i128 = 1 << 31;
+
+/// Forks of an inode hold local data or extents.
+const LOCAL: u8 = 1;
+const EXTENTS: u8 = 2;
+
+/// Contents of one of the realtime section's files.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct File {
+    pub(super) size: u64,
+    pub(super) extent: Option<Extent>,
+}
+
+/// The whole chunk's bytes.
+pub(super) fn chunk(plan: &Plan, now: std::time::SystemTime, bitmap: &File, summary: &File) -> Vec<u8> {
+    let g = &plan.geometry;
+    let count = g.inodes_per_block().max(64);
+    let (_, first) = g.split_ino(g.root_ino);
+    let mut out = Vec::with_capacity((count * g.inode_size) as usize);
+    for n in 0..count {
+        let mut core = Core::new_zeroed();
+        core.magic = U16::new(0x494e);
+        core.version = 3;
+        core.next_unlinked = U32::new(NULL_AGINO);
+        core.ino = U64::new(g.join_ino(AgNumber(0), AgIno(first.0 + n)).0);
+        core.uuid = g.meta_uuid;
+        let fork = match n {
+            0 => root_directory(plan, &mut core),
+            1 => file(plan, &mut core, bitmap, NEWRTBM),
+            2 => file(plan, &mut core, summary, 0),
+            _ => Vec::new(),
+        };
+        if n < 3 {
+            used(plan, &mut core, now);
+        }
+        let mut bytes = core.as_bytes().to_vec();
+        bytes.extend(fork);
+        bytes.resize(g.inode_size as usize, 0);
+        seal_checksum(&mut bytes, offset_of!(Core, crc));
+        out.extend(bytes);
+    }
+    out
+}
+
+/// What every inode in use carries.
+fn used(plan: &Plan, core: &mut Core, now: std::time::SystemTime) {
+    let f = &plan.geometry.features;
+    let nanos = now.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
+    let stamp = |nanos: i128| {
+        if f.bigtime() {
+            U64::new((nanos + BIGTIME_OFFSET * 1_000_000_000) as u64)
+        } else {
+            U64::new(((nanos / 1_000_000_000) as u64 & 0xffff_ffff) << 32 | (nanos % 1_000_000_000) as u64)
+        }
+    };
+    core.atime = stamp(0);
+    (core.mtime, core.ctime, core.crtime) = (stamp(nanos), stamp(nanos), stamp(nanos));
+    core.aformat = EXTENTS;
+    core.changecount = U64::new(2);
+    let mut flags2 = core.flags2.get();
+    if f.bigtime() {
+        flags2 |= BIGTIME;
+    }
+    if f.nrext64() {
+        flags2 |= NREXT64;
+    }
+    core.flags2 = U64::new(flags2);
+}
+
+fn root_directory(plan: &Plan, core: &mut Core) -> Vec<u8> {
+    let g = &plan.geometry;
+    let Hints { rtinherit, cowextsize, extsize, projid } = plan.hints;
+    core.mode = U16::new(0o40755);
+    core.format = LOCAL;
+    core.nlink = U32::new(2);
+    let mut flags = if rtinherit { RTINHERIT } else { 0 };
+    if extsize > 0 {
+        flags |= EXTSZINHERIT;
+        core.extsize = U32::new(extsize);
+    }
+    if projid > 0 {
+        flags |= PROJINHERIT;
+        (core.projid_lo, core.projid_hi) = (U16::new(projid as u16), U16::new((projid >> 16) as u16));
+    }
+    core.flags = U16::new(flags);
+    if cowextsize > 0 {
+        core.flags2 = U64::new(COWEXTSIZE);
+        core.cowextsize = U32::new(cowextsize);
+    }
+    // No entries, and the parent: the root itself. A root inode's number always fits 32 bits.
+    let mut fork = vec![0, 0];
+    fork.extend(U32::new(g.root_ino.0 as u32).as_bytes());
+    core.size = U64::new(fork.len() as u64);
+    fork
+}
+
+fn file(plan: &Plan, core: &mut Core, file: &File, flags: u16) -> Vec<u8> {
+    core.mode = U16::new(0o100000);
+    core.format = EXTENTS;
+    core.nlink = U32::new(1);
+    core.size = U64::new(file.size);
+    core.flags = U16::new(flags);
+    let Some(extent) = file.extent else { return Vec::new() };
+    core.nblocks = U64::new(extent.count);
+    if plan.geometry.features.nrext64() {
+        core.big_nextents = U64::new(1);
+    } else {
+        core.nextents = U32::new(1);
+    }
+    BmbtRec::pack(&extent).as_bytes().to_vec()
+}

@@ -1,0 +1,87 @@
+//! From a command line to a filesystem: look at the targets, plan, write.
+
+use crate::args::Args;
+use anyhow::{Context, Result, bail};
+use libxfsr::mkfs::probe::{self, Found};
+use libxfsr::mkfs::write::{Targets, WriteOptions, write};
+use libxfsr::mkfs::{Devices, Topology, plan};
+use libxfsr::target::{Access, FileTarget, Target};
+use std::path::Path;
+
+/// Does what the arguments say; what to print.
+pub(crate) fn run(args: &Args) -> Result<String> {
+    if let Some(text) = &args.only {
+        return Ok(text.clone());
+    }
+    let Some(path) = args.device.as_deref() else { bail!("no device is named; --help shows how") };
+    let file_size = new_file_size(args, path)?;
+    let access = if args.dry_run { Access::Read } else { Access::Write };
+    // A file that is to be made does not exist before every option has been found good.
+    let open = |p: &Path| FileTarget::open(p, access).map_err(anyhow::Error::from);
+    let existing = if path.exists() { Some(open(path)?) } else { None };
+    let data_topology = match (file_size, &existing) {
+        (Some(size), _) => Topology::plain(size),
+        (None, Some(t)) => probe::topology(t),
+        (None, None) => bail!("{}: no such file or device; for a new image give -d file,size=NUM", path.display()),
+    };
+    let log = args.log_device.as_deref().map(open).transpose()?;
+    let rt = args.rt_device.as_deref().map(open).transpose()?;
+    let devices =
+        Devices { data: data_topology, log: log.as_ref().map(probe::topology), rt: rt.as_ref().map(probe::topology) };
+    let plan = plan(&args.options, &devices)?;
+    for warning in &plan.warnings {
+        eprintln!("xfsr-mkfs: {warning}");
+    }
+    if !args.dry_run {
+        if !args.force {
+            for target in existing.iter().chain(&log).chain(&rt) {
+                refuse_used(target)?;
+            }
+        }
+        let made = match (existing, file_size) {
+            (Some(t), Some(size)) => {
+                if t.len() != size {
+                    t.set_len(size)?;
+                }
+                t
+            }
+            (Some(t), None) => t,
+            (None, size) => FileTarget::create(path, size.unwrap_or(0))?,
+        };
+        let targets = Targets {
+            data: &made,
+            log: log.as_ref().map(|t| t as &dyn Target),
+            rt: rt.as_ref().map(|t| t as &dyn Target),
+        };
+        let options = WriteOptions { discard: !args.no_discard, ..WriteOptions::default() };
+        write(&plan, &targets, &options).context("the filesystem is not complete")?;
+    }
+    if args.quiet {
+        return Ok(String::new());
+    }
+    let name = |p: &Option<std::path::PathBuf>| p.as_ref().map(|p| p.display().to_string());
+    let report =
+        plan.report(&path.display().to_string(), name(&args.log_device).as_deref(), name(&args.rt_device).as_deref());
+    if args.json { Ok(serde_json::to_string_pretty(&report)? + "\n") } else { Ok(report.render()) }
+}
+
+/// The size that an image file is to have, where `-d file` asks for one.
+fn new_file_size(args: &Args, path: &Path) -> Result<Option<u64>> {
+    if !args.file {
+        return Ok(None);
+    }
+    if path.exists() && !path.is_file() {
+        bail!("-d file=1 is not possible: {} is not a regular file", path.display());
+    }
+    let size = args.options.data.size.context("-d file=1 is not possible without -d size")?;
+    Ok(Some(size))
+}
+
+fn refuse_used(target: &FileTarget) -> Result<()> {
+    match probe::signature(target)? {
+        Some(Found { what, .. }) => {
+            bail!("{} appears to contain {what}; use -f to overwrite it", target.name())
+        }
+        None => Ok(()),
+    }
+}
