@@ -14,7 +14,10 @@ pub mod da;
 pub mod dir;
 pub mod features;
 pub mod inode;
+pub mod quota;
+pub mod realtime;
 pub mod superblock;
+pub mod symlink;
 
 use crate::error::{Corruption, Rule, Verdict};
 use crate::geometry::Geometry;
