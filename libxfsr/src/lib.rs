@@ -12,6 +12,7 @@ pub mod error;
 pub mod format;
 pub mod geometry;
 pub mod inode;
+pub mod kernel;
 pub mod mkfs;
 pub mod space;
 pub mod target;

@@ -1,0 +1,237 @@
+//! Calls on a filesystem that Linux has mounted. Every error says which feature of the kernel is missing.
+
+pub mod abi;
+mod sys;
+
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::units::{AgNumber, Ino};
+use abi::{AgGeometry, Bulkstat, BulkstatBuffer, FsGeometry, Fsmap, FsmapBuffer, Inumbers, InumbersBuffer};
+use rustix::io::Errno;
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use zerocopy::FromZeros;
+
+/// `f_type` of XFS in statfs.
+pub const XFS_SUPER_MAGIC: u64 = 0x5846_5342;
+
+/// A mounted filesystem, by an open file on it.
+#[derive(Debug)]
+pub struct Mounted {
+    file: File,
+    path: PathBuf,
+    geometry: FsGeometry,
+}
+
+/// Range of a [`Mounted::fsmap`] query: a device and bytes on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FsmapRange {
+    /// The kernel's number of the device; none for all devices.
+    pub device: Option<u32>,
+    /// First byte.
+    pub first: u64,
+    /// Last byte.
+    pub last: u64,
+}
+
+impl FsmapRange {
+    /// Everything.
+    pub const ALL: Self = Self { device: None, first: 0, last: u64::MAX };
+}
+
+/// What an errno of one of these calls means.
+fn refused(call: &'static str, since: &'static str, path: &Path, e: Errno) -> Error {
+    let path = crate::text::escape(path.as_os_str().as_encoded_bytes());
+    match e {
+        Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS => {
+            Error::unsupported(format!("{path}: this kernel has no {call} on XFS (there {since})"))
+        }
+        Errno::PERM | Errno::ACCESS => {
+            Error::unsupported(format!("{path}: {call} needs the capability CAP_SYS_ADMIN; run it as root"))
+        }
+        Errno::IO => Error::unsupported(format!(
+            "{path}: {call} failed with an I/O error: the filesystem is shut down or its metadata damaged; \
+             unmount it and run xfsr-repair -n"
+        )),
+        _ => Error::Open { path: format!("{path}: {call}"), source: e.into() },
+    }
+}
+
+impl Mounted {
+    /// Opens the filesystem that `path` is on.
+    ///
+    /// # Errors
+    /// [`Error::Open`]; [`Error::Unsupported`] where it is not XFS or the kernel is older than 5.2.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(|e| Error::open(path, e))?;
+        let fs = rustix::fs::fstatfs(&file).map_err(|e| Error::open(path, e))?;
+        if fs.f_type as u64 & 0xffff_ffff != XFS_SUPER_MAGIC {
+            let name = crate::text::escape(path.as_os_str().as_encoded_bytes());
+            return Err(Error::unsupported(format!("{name}: neither an XFS image nor on a mounted XFS")));
+        }
+        let mut geometry = FsGeometry::new_zeroed();
+        sys::geometry(file.as_fd(), &mut geometry)
+            .map_err(|e| refused("XFS_IOC_FSGEOMETRY version 5", "since Linux 5.2", path, e))?;
+        if geometry.version != abi::GEOMETRY_VERSION {
+            let what = format!("XFS_IOC_FSGEOMETRY answers version {}, expected 5", geometry.version);
+            return Err(Error::unsupported(what));
+        }
+        // What later code divides and shifts by.
+        let sane = geometry.blocksize.is_power_of_two()
+            && (512..=65_536).contains(&geometry.blocksize)
+            && geometry.agblocks > 0
+            && geometry.datablocks <= u64::MAX / u64::from(geometry.blocksize);
+        if !sane {
+            return Err(Error::unsupported("XFS_IOC_FSGEOMETRY answers an impossible geometry"));
+        }
+        Ok(Self { file, path: path.to_owned(), geometry })
+    }
+
+    /// The path that was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+    /// The filesystem's numbers when it was opened.
+    pub fn geometry(&self) -> &FsGeometry {
+        &self.geometry
+    }
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+    /// Whether a bit of [`abi::geometry_flag`] is set.
+    pub fn has(&self, flag: u32) -> bool {
+        self.geometry.flags & flag != 0
+    }
+
+    /// Writes out what is dirty and waits: later answers then agree with the disk.
+    ///
+    /// # Errors
+    /// [`Error::Open`].
+    pub fn sync(&self) -> Result<()> {
+        rustix::fs::syncfs(&self.file).map_err(|e| Error::open(&self.path, e))
+    }
+
+    /// Numbers of one AG.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an AG that does not exist; [`Error::Unsupported`] before Linux 5.2.
+    pub fn ag_geometry(&self, ag: AgNumber) -> Result<AgGeometry> {
+        if ag.0 >= self.geometry.agcount {
+            return Err(Error::invalid(format!("AG {ag} does not exist: there are {}", self.geometry.agcount)));
+        }
+        let mut value = AgGeometry::new_zeroed();
+        value.ag_number = ag.0;
+        sys::ag_geometry(self.fd(), &mut value)
+            .map_err(|e| refused("XFS_IOC_AG_GEOMETRY", "since Linux 5.2", &self.path, e))?;
+        Ok(value)
+    }
+
+    /// Calls `each` with the mappings of a range, in order of devices and addresses, until it breaks.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] before Linux 4.12; [`Error::Stopped`].
+    pub fn fsmap(
+        &self,
+        range: FsmapRange,
+        control: &Control<'_>,
+        each: &mut dyn FnMut(&Fsmap) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut buffer = Box::new(FsmapBuffer::new_zeroed());
+        let [low, high] = &mut buffer.head.keys;
+        low.physical = range.first;
+        low.device = range.device.unwrap_or(0);
+        high.device = range.device.unwrap_or(u32::MAX);
+        (high.flags, high.physical, high.owner, high.offset) = (u32::MAX, range.last, u64::MAX, u64::MAX);
+        loop {
+            control.check()?;
+            sys::fsmap(self.fd(), &mut buffer)
+                .map_err(|e| refused("FS_IOC_GETFSMAP", "since Linux 4.12", &self.path, e))?;
+            let filled = buffer.records.get(..buffer.head.entries as usize).unwrap_or(&buffer.records);
+            let Some(last) = filled.last().copied() else { return Ok(()) };
+            for r in filled {
+                if each(r).is_break() {
+                    return Ok(());
+                }
+            }
+            let before = buffer.head.keys[0];
+            let stuck = (before.device, before.physical, before.owner, before.offset, before.length)
+                == (last.device, last.physical, last.owner, last.offset, last.length);
+            if last.flags & abi::fsmap_flag::LAST != 0 || stuck {
+                return Ok(());
+            }
+            buffer.head.keys[0] = last;
+        }
+    }
+
+    /// Calls `each` with every inode in use, ascending, until it breaks. Inodes of the filesystem's own metadata are left out.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] before Linux 5.3 or without the right to; [`Error::Stopped`].
+    pub fn bulkstat(
+        &self,
+        first: Ino,
+        control: &Control<'_>,
+        each: &mut dyn FnMut(&Bulkstat) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut buffer = Box::new(BulkstatBuffer::new_zeroed());
+        buffer.head.ino = first.0;
+        if self.has(abi::geometry_flag::NREXT64) {
+            buffer.head.flags = abi::BULK_NREXT64;
+        }
+        let mut next = first.0;
+        loop {
+            control.check()?;
+            sys::bulkstat(self.fd(), &mut buffer)
+                .map_err(|e| refused("XFS_IOC_BULKSTAT version 5", "since Linux 5.3", &self.path, e))?;
+            let filled = buffer.records.get(..buffer.head.ocount as usize).unwrap_or(&buffer.records);
+            for r in filled {
+                if each(r).is_break() {
+                    return Ok(());
+                }
+            }
+            // The kernel leaves the inode to go on from in the header; it must move.
+            if filled.is_empty() || buffer.head.ino <= next {
+                return Ok(());
+            }
+            next = buffer.head.ino;
+        }
+    }
+
+    /// Calls `each` with every chunk of inodes, ascending, until it breaks.
+    ///
+    /// # Errors
+    /// As [`Mounted::bulkstat`].
+    pub fn inumbers(
+        &self,
+        first: Ino,
+        control: &Control<'_>,
+        each: &mut dyn FnMut(&Inumbers) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut buffer = Box::new(InumbersBuffer::new_zeroed());
+        buffer.head.ino = first.0;
+        let mut next = first.0;
+        loop {
+            control.check()?;
+            sys::inumbers(self.fd(), &mut buffer)
+                .map_err(|e| refused("XFS_IOC_INUMBERS version 5", "since Linux 5.3", &self.path, e))?;
+            let filled = buffer.records.get(..buffer.head.ocount as usize).unwrap_or(&buffer.records);
+            for r in filled {
+                if each(r).is_break() {
+                    return Ok(());
+                }
+            }
+            if filled.is_empty() || buffer.head.ino <= next {
+                return Ok(());
+            }
+            next = buffer.head.ino;
+        }
+    }
+}
+
+/// Extents of an inode's data fork, whichever counter carries them.
+pub fn data_extents(stat: &Bulkstat) -> u64 {
+    u64::from(stat.extents).max(stat.extents64)
+}
