@@ -89,6 +89,23 @@ fn power_of_two(option: &str, value: u32, low: u32, high: u32) -> Result<u32> {
 /// [`Error::Invalid`] with the option, its value and the allowed range.
 pub fn plan(options: &Options, devices: &Devices) -> Result<Plan> {
     let mut warnings = Vec::new();
+    let mut draft = sizes(options, devices, &mut warnings)?;
+    logsize::choose(options, devices, &mut draft)?;
+    draft.root_ino = root_ino(&draft)?;
+    let geometry = draft.geometry()?;
+    Ok(Plan {
+        geometry,
+        superblock: super::superblock::build(&draft),
+        label: draft.label,
+        log_internal: devices.log.is_none(),
+        has_rt: devices.rt.is_some(),
+        hints: hints(options, &draft)?,
+        warnings,
+    })
+}
+
+/// Everything but the log and the root inode.
+fn sizes(options: &Options, devices: &Devices, warnings: &mut Vec<String>) -> Result<Draft> {
     let block_size = power_of_two("-b size", options.block_size.unwrap_or(4096), 1024, 65536)?;
     let block_log = block_size.trailing_zeros() as u8;
     let sector_size = sector(options, devices, block_size)?;
@@ -122,26 +139,15 @@ pub fn plan(options: &Options, devices: &Devices) -> Result<Plan> {
     if draft.sector_size > 512 || draft.log_sector_size > 512 {
         draft.features.version |= Version::SECTOR;
     }
-    stripes(options, devices, &mut draft, &mut warnings)?;
-    groups(options, &mut draft, &mut warnings)?;
+    stripes(options, devices, &mut draft, warnings)?;
+    groups(options, &mut draft, warnings)?;
     draft.imax_pct = match options.inode.maxpct.unwrap_or(0) {
         0 => default_inode_percent(draft.blocks << block_log),
         p if p <= 100 => p,
         p => return refuse("-i maxpct", p, "it must be from 0 to 100"),
     };
     realtime(options, devices, &mut draft)?;
-    logsize::choose(options, devices, &mut draft, &mut warnings)?;
-    draft.root_ino = root_ino(&draft)?;
-    let geometry = draft.geometry()?;
-    Ok(Plan {
-        geometry,
-        superblock: super::superblock::build(&draft),
-        label: draft.label,
-        log_internal: devices.log.is_none(),
-        has_rt: devices.rt.is_some(),
-        hints: hints(options, &draft)?,
-        warnings,
-    })
+    Ok(draft)
 }
 
 impl Draft {
@@ -360,7 +366,7 @@ fn stripes(options: &Options, devices: &Devices, d: &mut Draft, warnings: &mut V
     log_stripe(options, devices, d, warnings)
 }
 
-/// Stripe unit of the log in blocks: as asked, else that of the data, else a block where sectors are large.
+/// Stripe unit of the log in blocks: as asked, else a block where sectors are large, else that of the data.
 fn log_stripe(options: &Options, devices: &Devices, d: &mut Draft, warnings: &mut Vec<String>) -> Result<()> {
     let bs = u64::from(d.block_size);
     let (name, given) = match (options.log.su, options.log.sunit) {
@@ -376,8 +382,8 @@ fn log_stripe(options: &Options, devices: &Devices, d: &mut Draft, warnings: &mu
             return refuse(name, b, format_args!("it must be a multiple of the block size, {bs}"));
         }
         Some(b) => b,
-        None if devices.log.is_none() && d.sunit > 0 => d.sunit * bs,
         None if d.log_sector_size > 512 => bs,
+        None if devices.log.is_none() && d.sunit > 0 => d.sunit * bs,
         None => 0,
     };
     if given.is_some() && bytes > 0 && bytes < u64::from(d.log_sector_size) {
@@ -471,6 +477,13 @@ fn groups(options: &Options, d: &mut Draft, warnings: &mut Vec<String>) -> Resul
             return refuse("-d agsize", d.agblocks << d.block_log, "an AG is at most the data section");
         }
         d.agblocks = d.blocks;
+    }
+    if d.ag_count < 2 {
+        return refuse(
+            "-d agcount",
+            d.ag_count,
+            "a filesystem needs at least 2 AGs, so that there is a second superblock",
+        );
     }
     if d.ag_count >= u64::from(u32::MAX) {
         return refuse("-d agcount", d.ag_count, "there are at most 4294967294 AGs");
@@ -593,4 +606,15 @@ fn hints(options: &Options, d: &Draft) -> Result<Hints> {
         extsize: o.extszinherit.unwrap_or(0),
         projid: o.projinherit.unwrap_or(0),
     })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::options::{Devices, Options};
+    use super::{Draft, sizes};
+
+    /// The numbers before the log is chosen.
+    pub(in super::super) fn draft(options: &Options, size: u64) -> Draft {
+        sizes(options, &Devices::file(size), &mut Vec::new()).expect("a filesystem")
+    }
 }

@@ -9,16 +9,17 @@ use crate::units::AgNumber;
 const MIN_BLOCKS: u64 = 512;
 const MAX_BLOCKS: u64 = 1 << 20;
 const MAX_BYTES: u64 = (2 << 30) - (10 << 20);
-/// Smallest log that mkfs chooses by itself where the AG has room.
+/// Smallest log that mkfs makes: smaller ones stall.
 const REALISTIC_BYTES: u64 = 64 << 20;
 /// The log gets this share of the data section.
 const RATIO: u64 = 2048;
 
 /// Chooses size and place of the log.
-pub(super) fn choose(options: &Options, devices: &Devices, d: &mut Draft, warnings: &mut Vec<String>) -> Result<()> {
+pub(super) fn choose(options: &Options, devices: &Devices, d: &mut Draft) -> Result<()> {
     let bl = d.block_log;
     let geometry = d.geometry()?;
-    let least = super::reservation::minimum_log_blocks(&geometry, d.log_sunit).max(MIN_BLOCKS);
+    let least =
+        super::reservation::minimum_log_blocks(&geometry, d.log_sunit).max(MIN_BLOCKS).max(REALISTIC_BYTES >> bl);
     let mut most = MAX_BLOCKS.min(MAX_BYTES >> bl);
     if devices.log.is_none() {
         // Headers, roots, the free list's largest reserve, and one block for each tree to split into.
@@ -46,7 +47,7 @@ pub(super) fn choose(options: &Options, devices: &Devices, d: &mut Draft, warnin
         (None, Some(room)) => room.min(most),
         (None, None) => {
             let by_size = (d.blocks << bl) / RATIO >> bl;
-            by_size.max(REALISTIC_BYTES >> bl).max(least).min(most)
+            by_size.max(least).min(most)
         }
     };
     if blocks < least || blocks > most {
@@ -56,7 +57,7 @@ pub(super) fn choose(options: &Options, devices: &Devices, d: &mut Draft, warnin
             format_args!("it must be from {} to {} bytes ({least} to {most} blocks)", least << bl, most << bl),
         );
     }
-    d.log_blocks = align_size(d, blocks, given.is_some(), most, warnings)?;
+    d.log_blocks = align_size(d, blocks, given.is_some(), most)?;
     if devices.log.is_some() {
         if let Some(n) = options.log.agnum {
             return refuse("-l agnum", n, "an external log lies in no AG");
@@ -74,7 +75,7 @@ pub(super) fn choose(options: &Options, devices: &Devices, d: &mut Draft, warnin
 }
 
 /// Rounds to the log's stripe unit.
-fn align_size(d: &Draft, blocks: u64, given: bool, most: u64, warnings: &mut Vec<String>) -> Result<u64> {
+fn align_size(d: &Draft, blocks: u64, given: bool, most: u64) -> Result<u64> {
     if d.log_sunit == 0 || blocks.is_multiple_of(d.log_sunit) {
         return Ok(blocks);
     }
@@ -87,18 +88,16 @@ fn align_size(d: &Draft, blocks: u64, given: bool, most: u64, warnings: &mut Vec
         );
     }
     let up = blocks.next_multiple_of(d.log_sunit);
-    let size = if up > most { up - d.log_sunit } else { up };
-    let _ = &warnings;
-    Ok(size)
+    Ok(if up > most { up - d.log_sunit } else { up })
 }
 
 fn place(d: &mut Draft, geometry: &crate::geometry::Geometry, ag: AgNumber, given: bool) -> Result<()> {
     let length = u64::from(geometry.ag_blocks(ag));
-    let mut start = d.prealloc();
-    let unit = if d.log_sunit > 0 { d.log_sunit } else { d.sunit };
-    if unit > 0 {
-        start = start.next_multiple_of(unit);
-    }
+    // The alignment counts in the filesystem's block numbers, which jump from AG to AG: observed with stripe units that are no
+    // power of two.
+    let first = geometry.join(ag, crate::units::AgBlock(0)).0;
+    let unit = d.log_sunit.max(1);
+    let start = (first + d.prealloc()).next_multiple_of(unit) - first;
     // What follows the log must still hold the free list.
     let room = length.saturating_sub(start);
     if d.log_blocks > room {
@@ -109,8 +108,8 @@ fn place(d: &mut Draft, geometry: &crate::geometry::Geometry, ag: AgNumber, give
                 format_args!("AG {ag} has room for a log of {} bytes", room << d.block_log),
             );
         }
-        d.log_blocks = if unit > 0 { room / unit * unit } else { room };
+        d.log_blocks = room / unit * unit;
     }
-    d.log_start = geometry.join(ag, crate::units::AgBlock(start as u32)).0;
+    d.log_start = first + start;
     Ok(())
 }

@@ -50,7 +50,7 @@ pub(super) fn unmount(g: &Geometry, cycle: u32) -> Vec<u8> {
     }
     h.format = U32::new(1);
     h.uuid = g.uuid;
-    h.size = U32::new(if unit > 0 { unit as u32 } else { DATA_PER_HEADER as u32 });
+    h.size = U32::new(unit.max(DATA_PER_HEADER) as u32);
     let mut out = h.as_bytes().to_vec();
     out.resize(headers, 0);
     // Operation header without its transaction id, which the cycle number replaces, then the unmount magic in the host's order

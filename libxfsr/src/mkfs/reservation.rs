@@ -13,8 +13,8 @@ const BUFFER_OVERHEAD: u64 = 128;
 /// Header of a region in the log, and of a transaction.
 const OP_HEADER: u64 = 12;
 const TRANSACTION_HEADER: u64 = 16;
-/// Three dquots: user, group, project.
-const DQUOTS: u64 = 3 * (24 + 104);
+/// Two dquots, of the old and the new owner, for each of user, group and project.
+const DQUOTS: u64 = 2 * 3 * (24 + 104);
 /// Most levels of a directory or attribute tree.
 const DA_LEVELS: u64 = 5;
 /// Height that reverse mapping trees had in the first versions with shared extents.
@@ -274,4 +274,56 @@ pub(super) fn minimum_log_blocks(g: &Geometry, sunit: u64) -> u64 {
         sectors + 2 * 512
     };
     (FACTOR * least).div_ceil(u64::from(g.block_size) / 512)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::tests::draft;
+    use super::super::options::Options;
+    use super::minimum_log_blocks;
+
+    /// What mkfs.xfs 6.1 named as the minimum when it refused `-l size=2m`: for 300 MiB, 900 MiB and 1 TiB.
+    #[test]
+    fn minimum_is_what_mkfs_xfs_names() {
+        type Change = fn(&mut Options);
+        let table: &[(Change, [u64; 3])] = &[
+            (|_| (), [1368, 1566, 2580]),
+            (|o| o.block_size = Some(1024), [3527, 4175, 4823]),
+            (|o| o.block_size = Some(2048), [2484, 2484, 3096]),
+            (|o| o.block_size = Some(8192), [1128, 1128, 1713]),
+            (|o| o.block_size = Some(16384), [1002, 1002, 1589]),
+            (|o| o.block_size = Some(32768), [548, 939, 1527]),
+            (|o| o.block_size = Some(65536), [512, 519, 910]),
+            (|o| o.metadata.rmapbt = Some(true), [3075, 3273, 4287]),
+            (|o| o.metadata.reflink = Some(false), [857, 857, 924]),
+            (|o| (o.metadata.reflink, o.metadata.rmapbt) = (Some(false), Some(true)), [878, 878, 1137]),
+            (|o| o.inode.size = Some(2048), [1368, 1566, 2580]),
+            (|o| o.naming.size = Some(65536), [2174, 2174, 2580]),
+            (|o| o.inode.nrext64 = Some(true), [4049, 4049, 2580]),
+            (|o| o.sector_size = Some(4096), [1221, 1419, 2433]),
+            (|o| o.log.su = Some(256 << 10), [4608, 4800, 5760]),
+            (|o| o.log.su = Some(32 << 10), [1416, 1608, 2640]),
+            (|o| (o.data.su, o.data.sw) = (Some(64 << 10), Some(4)), [1872, 1872, 2496]),
+            (
+                |o| {
+                    (o.block_size, o.naming.size) = (Some(1024), Some(65536));
+                    o.metadata.rmapbt = Some(true);
+                },
+                [8910, 8910, 8910],
+            ),
+        ];
+        let mut wrong = Vec::new();
+        for (row, (change, expected)) in table.iter().enumerate() {
+            let mut options = Options::default();
+            change(&mut options);
+            for (size, expected) in [300 << 20, 900 << 20, 1 << 40].into_iter().zip(expected) {
+                let d = draft(&options, size);
+                let found = minimum_log_blocks(&d.geometry().expect("numbers"), d.log_sunit).max(512);
+                if found != *expected {
+                    wrong.push((row, size >> 20, found, *expected));
+                }
+            }
+        }
+        assert_eq!(wrong, []);
+    }
 }
