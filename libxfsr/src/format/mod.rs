@@ -14,6 +14,7 @@ pub mod da;
 pub mod dir;
 pub mod features;
 pub mod inode;
+pub mod log;
 pub mod quota;
 pub mod realtime;
 pub mod superblock;
