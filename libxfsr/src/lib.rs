@@ -8,6 +8,7 @@
 pub mod btree;
 pub mod cache;
 pub mod control;
+pub mod dir;
 pub mod error;
 pub mod format;
 pub mod geometry;

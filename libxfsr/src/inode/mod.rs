@@ -1,3 +1,6 @@
-//! Inodes on a volume: their forks and what maps to where.
+//! Inodes on a volume: their forks, what maps to where, and file contents.
 
+pub mod file;
 pub mod fork;
+
+pub use file::{Inode, read_at, symlink_target};

@@ -1,0 +1,232 @@
+//! Extended attributes on a volume: all of them, or one by name.
+
+use crate::cache::{BlockKey, BlockRead, OnDamage};
+use crate::error::{Corruption, Error, ForkKind, Result, Rule};
+use crate::format::BlockType;
+use crate::format::attr::{
+    self as format, ATTR_ANY, ATTR_REMOTE, AttrFlags, AttrLeaf, LEAF_MAGIC, ParentRec, ShortAttrs, Value,
+};
+use crate::format::da::{self, Node};
+use crate::format::inode::{Format, fork_bytes};
+use crate::inode::{Inode, file};
+use crate::units::{FileBlock, Ino};
+use crate::volume::Volume;
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+/// An attribute with its value.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attr {
+    /// Its flags, which say its namespace.
+    pub flags: AttrFlags,
+    /// Its name without the namespace: raw bytes, to be escaped before they are shown.
+    pub name: Vec<u8>,
+    /// Its value.
+    pub value: Vec<u8>,
+}
+
+/// Name of POSIX ACLs on disk (in the namespace `trusted`) and in Linux.
+const ACLS: [(&[u8], &[u8]); 2] =
+    [(b"SGI_ACL_FILE", b"system.posix_acl_access"), (b"SGI_ACL_DEFAULT", b"system.posix_acl_default")];
+
+impl Attr {
+    /// The name under which Linux shows it: with its namespace. None for a parent pointer, which it does not show.
+    pub fn linux_name(&self) -> Option<Vec<u8>> {
+        if self.flags.contains(AttrFlags::PARENT) {
+            return None;
+        }
+        Some([self.flags.namespace().as_bytes(), b".", &self.name].concat())
+    }
+    /// Where it holds a POSIX ACL, the name under which Linux shows that.
+    pub fn acl_name(&self) -> Option<&'static [u8]> {
+        let root = self.flags.contains(AttrFlags::ROOT);
+        ACLS.iter().find(|(disk, _)| root && *disk == self.name).map(|(_, linux)| *linux)
+    }
+    /// The parent directory and its generation, where this is a parent pointer; its name is that of the entry there.
+    pub fn parent(&self) -> Option<(Ino, u32)> {
+        let p = ParentRec::from_value(&self.value).filter(|_| self.flags.contains(AttrFlags::PARENT))?;
+        Some((Ino(p.ino.get()), p.generation.get()))
+    }
+}
+
+fn bad(ino: Ino, field: &'static str, rule: Rule, at: Option<FileBlock>) -> Box<Corruption> {
+    Corruption::new("xattr", field, rule).in_inode(ino).in_fork(ForkKind::Attr, at)
+}
+
+/// One block of the attribute fork.
+///
+/// # Errors
+/// As [`crate::cache::BufCache::read`]; a hole, and a block that belongs to another inode, are an [`Error::Corrupt`].
+pub fn block(
+    volume: &Volume,
+    inode: &Inode,
+    at: FileBlock,
+    kind: &'static BlockType,
+    damage: OnDamage,
+) -> Result<BlockRead> {
+    let pieces = file::map_blocks(volume, inode, ForkKind::Attr, at, 1)?
+        .ok_or_else(|| bad(inode.ino, "block", Rule::Missing, Some(at)))?;
+    let block = volume.cache.read(&BlockKey::many(volume.data, pieces), kind, &volume.geometry, damage);
+    let block = block.map_err(|e| match e {
+        Error::Corrupt(c) => Error::Corrupt(c.in_inode(inode.ino).in_fork(ForkKind::Attr, Some(at))),
+        e => e,
+    })?;
+    match format::owner_of(&block) {
+        Some(o) if o != inode.ino && damage == OnDamage::Fail => {
+            Err(bad(inode.ino, "owner", Rule::Owner, Some(at)).found(o).expected(inode.ino).into())
+        }
+        _ => Ok(block),
+    }
+}
+
+/// Calls `each` with every attribute until it breaks; incomplete ones are left out. What cannot be read is handed over as an
+/// error; what can still be found follows.
+///
+/// # Errors
+/// When the attribute fork's format or extent map breaks a rule.
+pub fn for_each(
+    volume: &Volume,
+    inode: &Inode,
+    damage: OnDamage,
+    each: &mut dyn FnMut(Result<Attr>) -> ControlFlow<()>,
+) -> Result<()> {
+    match inode.core.format(ForkKind::Attr) {
+        None if !inode.core.has_attr_fork() => Ok(()),
+        Some(Format::Local) => {
+            for a in ShortAttrs::new(fork_bytes(&inode.bytes, ForkKind::Attr)) {
+                let a = a
+                    .map(|a| Attr { flags: a.flags, name: a.name.to_vec(), value: a.value.to_vec() })
+                    .map_err(|c| Error::from(c.in_inode(inode.ino)));
+                if each(a).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        }
+        Some(Format::Extents | Format::Btree) => {
+            if inode.core.extents(ForkKind::Attr) > 0 {
+                leaves(volume, inode, damage, each)?;
+            }
+            Ok(())
+        }
+        _ => Err(bad(inode.ino, "aformat", Rule::Flags, None).found(inode.core.aformat).into()),
+    }
+}
+
+/// Goes down to the first leaf, then along the leaves.
+fn leaves(
+    volume: &Volume,
+    inode: &Inode,
+    damage: OnDamage,
+    each: &mut dyn FnMut(Result<Attr>) -> ControlFlow<()>,
+) -> Result<()> {
+    let mut at = FileBlock(0);
+    let mut level = None;
+    let mut seen = HashSet::new();
+    loop {
+        // Whatever the pointers say, no block is visited twice.
+        if !seen.insert(at) {
+            return Err(bad(inode.ino, "forw", Rule::Loop, Some(at)).into());
+        }
+        let b = block(volume, inode, at, &ATTR_ANY, damage)?;
+        match da::magic_of(&b) {
+            Some(da::NODE_MAGIC) => {
+                let node = Node::from_bytes(&b).ok_or_else(|| bad(inode.ino, "node", Rule::Truncated, Some(at)))?;
+                let found = node.header.level.get();
+                if level.is_some_and(|l: u16| found.checked_add(1) != Some(l)) || found == 0 {
+                    return Err(bad(inode.ino, "level", Rule::Range, Some(at)).found(found).into());
+                }
+                level = Some(found);
+                let first = node.entries.first().ok_or_else(|| bad(inode.ino, "count", Rule::Range, Some(at)))?;
+                at = FileBlock(u64::from(first.before.get()));
+            }
+            Some(LEAF_MAGIC) => {
+                let leaf = AttrLeaf::from_bytes(&b).ok_or_else(|| bad(inode.ino, "leaf", Rule::Truncated, Some(at)))?;
+                level = Some(1);
+                for a in leaf.attrs() {
+                    let a = match a {
+                        Ok(a) if a.flags.contains(AttrFlags::INCOMPLETE) => continue,
+                        Ok(a) => match a.value {
+                            Value::Local(v) => Ok(v.to_vec()),
+                            Value::Remote { block, length } => {
+                                remote_value(volume, inode, FileBlock(u64::from(block)), length)
+                            }
+                        }
+                        .map(|value| Attr { flags: a.flags - AttrFlags::LOCAL, name: a.name.to_vec(), value }),
+                        Err(c) => Err(c.in_inode(inode.ino).in_fork(ForkKind::Attr, Some(at)).into()),
+                    };
+                    if each(a).is_break() {
+                        return Ok(());
+                    }
+                }
+                match leaf.header.info.forw.get() {
+                    0 => return Ok(()),
+                    forw => at = FileBlock(u64::from(forw)),
+                }
+            }
+            _ => return Err(bad(inode.ino, "magic", Rule::Magic, Some(at)).into()),
+        }
+    }
+}
+
+/// A value that lies in blocks of its own.
+///
+/// # Errors
+/// [`Error::Corrupt`] where a block is missing or is not the part that is expected there.
+pub fn remote_value(volume: &Volume, inode: &Inode, first: FileBlock, length: u32) -> Result<Vec<u8>> {
+    if length > format::MAX_VALUE {
+        return Err(bad(inode.ino, "valuelen", Rule::Range, None).found(length).expected("at most 65536").into());
+    }
+    let length = length as usize;
+    let mut value = Vec::with_capacity(length);
+    let mut at = first;
+    while value.len() < length {
+        let b = block(volume, inode, at, &ATTR_REMOTE, OnDamage::Fail)?;
+        let (offset, part) =
+            format::remote_payload(&b).ok_or_else(|| bad(inode.ino, "bytes", Rule::Range, Some(at)))?;
+        if offset as usize != value.len() || part.is_empty() || part.len() > length - value.len() {
+            return Err(bad(inode.ino, "offset", Rule::Mismatch, Some(at)).found(offset).expected(value.len()).into());
+        }
+        value.extend_from_slice(part);
+        at = FileBlock(at.0 + 1);
+    }
+    Ok(value)
+}
+
+/// All attributes, parent pointers too.
+///
+/// # Errors
+/// As [`for_each`], and the first attribute that cannot be read.
+pub fn list(volume: &Volume, inode: &Inode) -> Result<Vec<Attr>> {
+    let (mut all, mut failed) = (Vec::new(), None);
+    for_each(volume, inode, OnDamage::Fail, &mut |a| match a {
+        Ok(a) => {
+            all.push(a);
+            ControlFlow::Continue(())
+        }
+        Err(e) => {
+            failed = Some(e);
+            ControlFlow::Break(())
+        }
+    })?;
+    failed.map_or(Ok(all), Err)
+}
+
+/// The value of one attribute; none if there is no such. `flags` are those of its namespace.
+///
+/// # Errors
+/// As [`list`].
+pub fn get(volume: &Volume, inode: &Inode, flags: AttrFlags, name: &[u8]) -> Result<Option<Vec<u8>>> {
+    let mut found = None;
+    for_each(volume, inode, OnDamage::Fail, &mut |a| {
+        match a {
+            Ok(a) if a.name == name && a.flags & format::NAMESPACE == flags & format::NAMESPACE => {
+                found = Some(Ok(a.value));
+            }
+            Ok(_) => return ControlFlow::Continue(()),
+            Err(e) => found = Some(Err(e)),
+        }
+        ControlFlow::Break(())
+    })?;
+    found.transpose()
+}

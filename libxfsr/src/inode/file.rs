@@ -1,0 +1,256 @@
+//! Inodes as they are read: contents at an offset, target of a symbolic link.
+
+use super::fork;
+use crate::cache::{OnDamage, TargetId};
+use crate::error::{Corruption, Error, ForkKind, Result, Rule};
+use crate::format::btree::Extent;
+use crate::format::inode::{Dinode, Format, fork_bytes, verify_dinode};
+use crate::format::{Context, check_crc};
+use crate::units::{Daddr, FileBlock, FsBlock, Ino, RtBlock};
+use crate::volume::Volume;
+use std::mem::offset_of;
+use std::ops::ControlFlow;
+use zerocopy::big_endian::{U32, U64};
+use zerocopy::little_endian::U32 as Le32;
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+
+/// Longest target of a symbolic link in bytes.
+pub const MAX_SYMLINK: u64 = 1024;
+
+/// An inode: its number, its bytes and a copy of its core.
+#[derive(Clone, Debug)]
+pub struct Inode {
+    /// Its number.
+    pub ino: Ino,
+    /// Core and forks, as they are on disk.
+    pub bytes: Vec<u8>,
+    /// The core.
+    pub core: Dinode,
+    /// What verification found; always none with [`OnDamage::Fail`].
+    pub damage: Option<Box<Corruption>>,
+}
+
+impl Inode {
+    /// Reads and verifies an inode. A free one is read as well: see [`Dinode::is_free`].
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a number that cannot exist; [`Error::Io`]; with [`OnDamage::Fail`] the first rule that it breaks.
+    pub fn read(volume: &Volume, ino: Ino, damage: OnDamage) -> Result<Self> {
+        let bytes = volume.inode_bytes(ino)?;
+        let offset = volume.geometry.ino_to_offset(ino).unwrap_or(0);
+        let at = Context { geometry: &volume.geometry, daddr: Daddr(offset / 512) };
+        let found = verify_dinode(&bytes, ino, &at).err();
+        let core = Dinode::from_bytes(&bytes)
+            .copied()
+            .ok_or_else(|| Corruption::new("inode", "core", Rule::Truncated).in_inode(ino))?;
+        match found {
+            Some(c) if damage == OnDamage::Fail => Err(c.into()),
+            found => Ok(Self { ino, bytes, core, damage: found }),
+        }
+    }
+    /// Bytes of the contents.
+    pub fn size(&self) -> u64 {
+        self.core.size.get()
+    }
+    /// The extents of a fork.
+    ///
+    /// # Errors
+    /// As [`fork::all_extents`].
+    pub fn extents(&self, volume: &Volume, kind: ForkKind) -> Result<Vec<Extent>> {
+        fork::all_extents(volume, self.ino, &self.bytes, kind)
+    }
+    fn bad(&self, field: &'static str, rule: Rule) -> Box<Corruption> {
+        Corruption::new("inode", field, rule).in_inode(self.ino).in_fork(ForkKind::Data, None)
+    }
+}
+
+/// Reads the contents of a file from `offset` on and returns how many bytes of `buf` were filled: fewer only at the end of
+/// the file. Holes and unwritten extents read as zeroes.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Unsupported`] for a realtime file without its device; [`Error::Corrupt`] where the extent map
+/// breaks a rule or leads outside the device.
+pub fn read_at(volume: &Volume, inode: &Inode, offset: u64, buf: &mut [u8]) -> Result<usize> {
+    let size = inode.size();
+    let length = size.saturating_sub(offset).min(buf.len() as u64) as usize;
+    let Some(buf) = buf.get_mut(..length) else { return Ok(0) };
+    if length == 0 {
+        return Ok(0);
+    }
+    if inode.core.format(ForkKind::Data) == Some(Format::Local) {
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        let bytes = fork_bytes(&inode.bytes, ForkKind::Data).get(from..).and_then(|b| b.get(..length));
+        buf.copy_from_slice(bytes.ok_or_else(|| inode.bad("size", Rule::Range).found(size))?);
+        return Ok(length);
+    }
+    buf.fill(0);
+    let log = volume.geometry.block_log;
+    let end = offset + length as u64;
+    let (first, last) = (offset >> log, (end - 1) >> log);
+    let mut failed = None;
+    fork::extents(volume, inode.ino, &inode.bytes, ForkKind::Data, (first, last), &mut |e| {
+        if e.unwritten {
+            return ControlFlow::Continue(());
+        }
+        let (from, to) = (e.offset.max(first), e.offset.saturating_add(e.count).min(last + 1));
+        if from >= to {
+            return ControlFlow::Continue(());
+        }
+        let (start, stop) = ((from << log).max(offset), (to << log).min(end));
+        let part = buf.get_mut((start - offset) as usize..(stop - offset) as usize).unwrap_or(&mut []);
+        match read_extent(volume, inode, e, start - (e.offset << log), part) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(e) => {
+                failed = Some(e);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    failed.map_or(Ok(length), Err)
+}
+
+/// Fills `buf` from `skip` bytes after the start of an extent.
+fn read_extent(volume: &Volume, inode: &Inode, e: &Extent, skip: u64, buf: &mut [u8]) -> Result<()> {
+    let g = &volume.geometry;
+    let outside = || {
+        inode
+            .bad("startblock", Rule::Range)
+            .in_fork(ForkKind::Data, Some(FileBlock(e.offset)))
+            .found(format_args!("{} blocks at {}", e.count, e.start))
+            .expected("an extent of the device")
+    };
+    if inode.core.is_realtime() {
+        let Some(rt) = volume.rt else {
+            return Err(Error::unsupported("this file lives on the realtime device, which was not given (-r)"));
+        };
+        if !g.is_valid_rt_extent(RtBlock(e.start), e.count) {
+            return Err(outside().into());
+        }
+        return volume.cache.target(rt)?.read_at(buf, g.rt_block_offset(RtBlock(e.start)) + skip);
+    }
+    match g.fsblock_to_daddr(FsBlock(e.start)) {
+        Some(d) if g.is_valid_extent(FsBlock(e.start), e.count) => volume.data_target().read_at(buf, d.bytes() + skip),
+        _ => Err(outside().into()),
+    }
+}
+
+/// Header of each extent of a remote symbolic link.
+#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct LinkHeader {
+    magic: U32,
+    offset: U32,
+    bytes: U32,
+    crc: Le32,
+    uuid: [u8; 16],
+    owner: U64,
+    blkno: U64,
+    lsn: U64,
+}
+const LINK_MAGIC: u32 = 0x5853_4c4d;
+
+/// The target of a symbolic link: raw bytes, to be escaped before they are shown.
+///
+/// # Errors
+/// [`Error::Corrupt`] where length, headers or checksums are wrong; [`Error::Invalid`] for an inode that is no symbolic link.
+pub fn symlink_target(volume: &Volume, inode: &Inode) -> Result<Vec<u8>> {
+    if !inode.core.is_symlink() {
+        return Err(Error::invalid(format!("inode {} is no symbolic link", inode.ino)));
+    }
+    let size = inode.size();
+    if size == 0 || size > MAX_SYMLINK {
+        return Err(inode.bad("size", Rule::Range).found(size).expected("1 to 1024").into());
+    }
+    let length = size as usize;
+    if inode.core.format(ForkKind::Data) == Some(Format::Local) {
+        let fork = fork_bytes(&inode.bytes, ForkKind::Data);
+        let target =
+            fork.get(..length).ok_or_else(|| inode.bad("size", Rule::Range).found(size).expected(fork.len()))?;
+        return Ok(target.to_vec());
+    }
+    let mut target = Vec::with_capacity(length);
+    for e in inode.extents(volume, ForkKind::Data)? {
+        if target.len() >= length {
+            break;
+        }
+        // 1024 bytes and a header each need two blocks at most.
+        if e.count > 4 {
+            return Err(inode.bad("blockcount", Rule::Range).found(e.count).expected("at most 4").into());
+        }
+        let mut block = vec![0; (e.count as usize) << volume.geometry.block_log];
+        read_extent(volume, inode, &e, 0, &mut block)?;
+        let daddr = volume.geometry.fsblock_to_daddr(FsBlock(e.start)).unwrap_or(Daddr(0));
+        let part = link_part(volume, inode, &block, daddr, target.len())?;
+        let rest = length - target.len();
+        target.extend_from_slice(part.get(..part.len().min(rest)).unwrap_or(part));
+    }
+    if target.len() < length {
+        return Err(inode.bad("size", Rule::Truncated).found(target.len()).expected(length).into());
+    }
+    Ok(target)
+}
+
+fn link_part<'b>(volume: &Volume, inode: &Inode, block: &'b [u8], daddr: Daddr, done: usize) -> Result<&'b [u8]> {
+    const N: &str = "symlink";
+    let at = Context { geometry: &volume.geometry, daddr };
+    let header: &LinkHeader = crate::format::view(N, block, &at)?;
+    crate::format::check_magic(N, header.magic.get(), LINK_MAGIC, &at)?;
+    check_crc(N, block, offset_of!(LinkHeader, crc), &at)?;
+    crate::format::check_uuid(N, &header.uuid, &at)?;
+    crate::format::check_address(N, "bno", header.blkno.get(), &at)?;
+    let bad = |field, rule| Corruption::new(N, field, rule).in_inode(inode.ino).at_daddr(daddr);
+    if header.owner.get() != inode.ino.0 {
+        return Err(bad("owner", Rule::Owner).found(header.owner).expected(inode.ino).into());
+    }
+    if header.offset.get() as usize != done {
+        return Err(bad("offset", Rule::Mismatch).found(header.offset).expected(done).into());
+    }
+    let body = block.get(size_of::<LinkHeader>()..).unwrap_or(&[]);
+    body.get(..header.bytes.get() as usize).filter(|b| !b.is_empty()).ok_or_else(|| {
+        bad("bytes", Rule::Range).found(header.bytes).expected(format_args!("1 to {}", body.len())).into()
+    })
+}
+
+/// Where the block of a fork lies: target and pieces of `count` blocks from `first` on. None if any of them is a hole.
+///
+/// # Errors
+/// As [`fork::extents`]; [`Error::Corrupt`] where the map leads outside the device.
+pub fn map_blocks(
+    volume: &Volume,
+    inode: &Inode,
+    kind: ForkKind,
+    first: FileBlock,
+    count: u64,
+) -> Result<Option<Vec<(Daddr, u32)>>> {
+    let sectors = volume.geometry.block_size / 512;
+    let mut next = first.0;
+    let mut pieces = Vec::new();
+    let mut outside = None;
+    let last = first.0.saturating_add(count.saturating_sub(1));
+    fork::extents(volume, inode.ino, &inode.bytes, kind, (first.0, last), &mut |e| {
+        while next <= last && next >= e.offset && next - e.offset < e.count {
+            let block = FsBlock(e.start.saturating_add(next - e.offset));
+            let valid = volume.geometry.is_valid_extent(FsBlock(e.start), e.count);
+            let Some(d) = volume.geometry.fsblock_to_daddr(block).filter(|_| valid) else {
+                outside = Some(*e);
+                return ControlFlow::Break(());
+            };
+            pieces.push((d, sectors));
+            next += 1;
+        }
+        ControlFlow::Continue(())
+    })?;
+    if let Some(e) = outside {
+        return Err(inode
+            .bad("startblock", Rule::Range)
+            .in_fork(kind, Some(FileBlock(e.offset)))
+            .found(format_args!("{} blocks at {}", e.count, e.start))
+            .into());
+    }
+    Ok((next > last).then_some(pieces))
+}
+
+/// The target on which a file's data lies; none for a realtime file without its device.
+pub fn data_target(volume: &Volume, inode: &Inode) -> Option<TargetId> {
+    if inode.core.is_realtime() { volume.rt } else { Some(volume.data) }
+}
