@@ -5,6 +5,7 @@
 //!
 //! The library never prints and never exits, and nothing that it reads from a disk makes it panic.
 
+pub mod attr;
 pub mod btree;
 pub mod cache;
 pub mod control;

@@ -152,7 +152,11 @@ fn leaves(
                                 remote_value(volume, inode, FileBlock(u64::from(block)), length)
                             }
                         }
-                        .map(|value| Attr { flags: a.flags - AttrFlags::LOCAL, name: a.name.to_vec(), value }),
+                        .map(|value| Attr {
+                            flags: a.flags - AttrFlags::LOCAL,
+                            name: a.name.to_vec(),
+                            value,
+                        }),
                         Err(c) => Err(c.in_inode(inode.ino).in_fork(ForkKind::Attr, Some(at)).into()),
                     };
                     if each(a).is_break() {
