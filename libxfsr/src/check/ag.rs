@@ -1,0 +1,365 @@
+//! One allocation group: headers, trees, and how these agree.
+
+use super::Findings;
+use super::owners::Observed;
+use crate::btree::{self, Kind, Report, kinds};
+use crate::cache::OnDamage;
+use crate::error::{Corruption, Rule};
+use crate::format::ag::{AGF, AGFL, AGI, Agf, Agi, agfl_slots};
+use crate::format::btree::{AllocRec, CHUNK_INODES, HOLEMASK_INODES, InobtRec, REFCOUNT_COW, RefcountRec, RmapRec, owner};
+use crate::space::{AgStore, AgTree};
+use crate::units::{AgBlock, AgIno, AgNumber, NULL_AGBLOCK};
+use crate::volume::Volume;
+use parking_lot::Mutex;
+use zerocopy::FromBytes;
+
+/// What later passes need of an AG.
+pub(super) struct AgState {
+    pub ag: AgNumber,
+    pub agf: Option<Agf>,
+    pub agi: Option<Agi>,
+    pub observed: Mutex<Vec<Observed>>,
+    pub inobt: Vec<InobtRec>,
+    pub inobt_complete: bool,
+    pub refcounts: Vec<RefcountRec>,
+    pub refcounts_complete: bool,
+    pub rmaps: Vec<RmapRec>,
+    pub rmaps_complete: bool,
+    pub free_blocks: u64,
+    pub space_complete: bool,
+}
+
+struct Ag<'a> {
+    volume: &'a Volume,
+    ag: AgNumber,
+    found: &'a Findings,
+    observed: Vec<Observed>,
+}
+
+impl Ag<'_> {
+    fn bad(&self, structure: &'static str, field: &'static str, rule: Rule) -> Box<Corruption> {
+        Corruption::new(structure, field, rule).in_ag(self.ag, None)
+    }
+
+    fn header<T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable>(
+        &self,
+        n: u32,
+        kind: &'static crate::format::BlockType,
+    ) -> Option<T> {
+        match self.volume.ag_header(self.ag, n, kind, OnDamage::Keep) {
+            Ok(b) => {
+                if let Some(c) = b.damage() {
+                    let fatal = matches!(c.rule, Rule::Magic | Rule::Uuid | Rule::Truncated);
+                    self.found.add(Box::new(c.clone()).in_ag(self.ag, None));
+                    if fatal {
+                        return None;
+                    }
+                }
+                T::read_from_prefix(&b).ok().map(|(t, _)| t)
+            }
+            Err(e) => {
+                self.found.add_error(e, || self.bad(kind.name, "block", Rule::Unreadable));
+                None
+            }
+        }
+    }
+
+    fn tree<K: Kind>(&mut self, tree: AgTree, owner: u64) -> (Vec<K::Record>, Option<Report>) {
+        let mut records = Vec::new();
+        let store = match AgStore::new(self.volume, self.ag, tree, OnDamage::Keep) {
+            Ok(s) => s,
+            Err(e) => {
+                self.found.add_error(e, || self.bad(K::NAME, "root", Rule::Unreadable));
+                return (records, None);
+            }
+        };
+        let (observed, found) = (&mut self.observed, self.found);
+        let report = btree::check::<K, _>(
+            &store,
+            &mut |p, _| {
+                let at = u32::try_from(p.0).unwrap_or(u32::MAX);
+                observed.push(Observed { start: at, count: 1, owner, offset: 0 });
+            },
+            &mut |r| records.push(*r),
+            &mut |c| found.add(c),
+        );
+        (records, report.ok())
+    }
+
+    fn valid_extent(&self, structure: &'static str, start: u32, count: u32) -> bool {
+        let ok = self.volume.geometry.is_valid_agextent(self.ag, AgBlock(start), count);
+        if !ok {
+            let c = Corruption::new(structure, "recs", Rule::Range).in_ag(self.ag, Some(AgBlock(start)));
+            self.found.add(c.found(format_args!("{count} blocks at {start}")).expected("an extent of this AG, clear of its headers"));
+        }
+        ok
+    }
+
+    fn equal(&self, structure: &'static str, field: &'static str, found: u64, expected: u64) {
+        if found != expected {
+            self.found.add(self.bad(structure, field, Rule::Count).found(found).expected(expected));
+        }
+    }
+
+    fn free_space(&mut self, agf: &Agf, state: &mut AgState) {
+        let (bno, bno_report) = self.tree::<kinds::Bno>(AgTree::Bno, owner::AG);
+        let (cnt, cnt_report) = self.tree::<kinds::Cnt>(AgTree::Cnt, owner::AG);
+        let complete = |r: &Option<Report>| r.is_some_and(|r| !r.incomplete);
+        let mut longest = 0;
+        let mut before: Option<AllocRec> = None;
+        for r in &bno {
+            let (start, count) = (r.startblock.get(), r.blockcount.get());
+            longest = longest.max(count);
+            state.free_blocks += u64::from(count);
+            if self.valid_extent("bnobt", start, count) {
+                self.observed.push(Observed { start, count, owner: owner::NULL, offset: 0 });
+            }
+            if before.is_some_and(|b| u64::from(b.startblock.get()) + u64::from(b.blockcount.get()) == u64::from(start)) {
+                let c = Corruption::new("bnobt", "recs", Rule::Unmerged).in_ag(self.ag, Some(AgBlock(start)));
+                self.found.add(c.found("a free extent that touches the one before"));
+            }
+            before = Some(*r);
+        }
+        let mut by_block = cnt;
+        by_block.sort_unstable_by_key(|r| (r.startblock.get(), r.blockcount.get()));
+        if complete(&bno_report) && complete(&cnt_report) && by_block != bno {
+            let differs = by_block.iter().zip(&bno).find(|(a, b)| a != b).map(|(_, b)| AgBlock(b.startblock.get()));
+            let c = Corruption::new("cntbt", "recs", Rule::Mismatch).in_ag(self.ag, differs);
+            let n = (by_block.len(), bno.len());
+            self.found.add(c.found(format_args!("{} records", n.0)).expected(format_args!("the {} of bnobt", n.1)));
+        }
+        state.space_complete = complete(&bno_report);
+        if complete(&bno_report) {
+            self.equal("agf", "freeblks", agf.freeblks.get().into(), state.free_blocks);
+            self.equal("agf", "longest", agf.longest.get().into(), longest.into());
+        }
+        let rmap_blocks = if self.volume.geometry.features.rmapbt() {
+            let (rmaps, report) = self.tree::<kinds::Rmap>(AgTree::Rmap, owner::AG);
+            state.rmaps_complete = complete(&report);
+            state.rmaps = rmaps;
+            report.filter(|r| !r.incomplete).map(|r| r.blocks)
+        } else {
+            Some(1)
+        };
+        if let (Some(b), Some(c), Some(r)) = (bno_report, cnt_report, rmap_blocks) {
+            if !b.incomplete && !c.incomplete {
+                let expected = (b.blocks + c.blocks + r).saturating_sub(3);
+                self.equal("agf", "btreeblks", agf.btreeblks.get().into(), expected);
+            }
+            if self.volume.geometry.features.rmapbt() {
+                self.equal("agf", "rmap_blocks", agf.rmap_blocks.get().into(), r);
+            }
+        }
+    }
+
+    fn free_list(&mut self, agf: &Agf) {
+        let (first, last, count) = (agf.flfirst.get(), agf.fllast.get(), agf.flcount.get());
+        let slots = self.volume.geometry.agfl_slots();
+        let block = match self.volume.ag_header(self.ag, 3, &AGFL, OnDamage::Keep) {
+            Ok(b) => b,
+            Err(e) => return self.found.add_error(e, || self.bad("agfl", "block", Rule::Unreadable)),
+        };
+        if let Some(c) = block.damage() {
+            self.found.add(Box::new(c.clone()).in_ag(self.ag, None));
+            if matches!(c.rule, Rule::Magic | Rule::Uuid) {
+                return;
+            }
+        }
+        if first >= slots || last >= slots || count > slots {
+            return;
+        }
+        let active = if count == 0 { 0 } else { (last + slots - first) % slots + 1 };
+        if active != count {
+            self.found.add(self.bad("agf", "flcount", Rule::Count).found(count).expected(active));
+        }
+        let list = agfl_slots(&block);
+        for i in 0..count.min(active) {
+            let Some(b) = list.get(((first + i) % slots) as usize).map(|b| b.get()) else { break };
+            if b == NULL_AGBLOCK || !self.volume.geometry.is_valid_agbno(self.ag, AgBlock(b)) {
+                self.found.add(self.bad("agfl", "bno", Rule::Range).found(b).expected("a block of this AG"));
+            } else {
+                self.observed.push(Observed { start: b, count: 1, owner: owner::AG, offset: 0 });
+            }
+        }
+    }
+
+    fn refcounts(&mut self, agf: &Agf, state: &mut AgState) {
+        if !self.volume.geometry.features.reflink() {
+            return;
+        }
+        let (records, report) = self.tree::<kinds::Refcount>(AgTree::Refcount, owner::REFC);
+        state.refcounts_complete = report.is_some_and(|r| !r.incomplete);
+        if let Some(r) = report.filter(|r| !r.incomplete) {
+            self.equal("agf", "refcount_blocks", agf.refcount_blocks.get().into(), r.blocks);
+        }
+        let mut before: Option<RefcountRec> = None;
+        for r in &records {
+            let (raw, count, refs) = (r.startblock.get(), r.blockcount.get(), r.refcount.get());
+            let (start, cow) = (raw & !REFCOUNT_COW, raw & REFCOUNT_COW != 0);
+            let valid = self.valid_extent("refcountbt", start, count);
+            let allowed = if cow { refs == 1 } else { refs >= 2 };
+            if !allowed {
+                let c = Corruption::new("refcountbt", "refcount", Rule::Range).in_ag(self.ag, Some(AgBlock(start)));
+                self.found.add(c.found(refs).expected(if cow { "1 for a staging extent" } else { "at least 2" }));
+            }
+            if cow && valid {
+                self.observed.push(Observed { start, count, owner: owner::COW, offset: 0 });
+            }
+            if before.is_some_and(|b| {
+                b.refcount == r.refcount && u64::from(b.startblock.get()) + u64::from(b.blockcount.get()) == u64::from(raw) && !cow
+            }) {
+                let c = Corruption::new("refcountbt", "recs", Rule::Unmerged).in_ag(self.ag, Some(AgBlock(start)));
+                self.found.add(c.found("a record that continues the one before"));
+            }
+            before = Some(*r);
+        }
+        state.refcounts = records;
+    }
+
+    /// Checks one chunk record and notes the blocks of its inodes. False where its place is impossible.
+    fn chunk(&mut self, tree: &'static str, r: &InobtRec, observe: bool) -> bool {
+        let g = &self.volume.geometry;
+        let sparse = g.features.sparse_inodes();
+        let start = r.startino.get();
+        let place = AgBlock(start >> g.inopb_log);
+        let bad = |field, rule| Corruption::new(tree, field, rule).in_ag(self.ag, Some(place));
+        let align = if g.features.version.contains(crate::format::features::Version::ALIGN) {
+            if sparse { g.sparse_align.max(1) } else { g.inode_align.max(1) }
+        } else {
+            1
+        };
+        let holes = r.holes(sparse);
+        let first = start.saturating_add(holes.trailing_ones().min(60));
+        let last = start.saturating_add(63 - holes.leading_ones().min(63));
+        if start & (CHUNK_INODES - 1) & (g.inodes_per_block() - 1) != 0
+            || holes == u64::MAX
+            || !g.is_valid_agino(self.ag, AgIno(first))
+            || !g.is_valid_agino(self.ag, AgIno(last))
+        {
+            self.found.add(bad("startino", Rule::Range).found(start).expected("a chunk inside this AG"));
+            return false;
+        }
+        if g.chunk_blocks() > 1 && align > 1 && place.0 % align.min(g.chunk_blocks()) != 0 {
+            self.found.add(bad("startino", Rule::Range).found(start).expected(format_args!("aligned to {align} blocks")));
+        }
+        if r.count(sparse) != 64 - holes.count_ones() {
+            self.found.add(bad("count", Rule::Count).found(r.count(sparse)).expected(64 - holes.count_ones()));
+        }
+        if r.freecount(sparse) != (r.free.get() & !holes).count_ones() {
+            self.found.add(bad("freecount", Rule::Count).found(r.freecount(sparse)).expected((r.free.get() & !holes).count_ones()));
+        }
+        if r.free.get() & holes != holes {
+            self.found.add(bad("free", Rule::Mismatch).found(format_args!("{:#x}", r.free)).expected("holes marked as free"));
+        }
+        if observe {
+            let per_block = g.inodes_per_block();
+            let mut blocks = Vec::new();
+            for i in (0..64).step_by(HOLEMASK_INODES as usize) {
+                if holes >> i & 1 == 0 {
+                    let b = (start + i) / per_block;
+                    if blocks.last() != Some(&b) {
+                        blocks.push(b);
+                    }
+                    let end = (start + i + HOLEMASK_INODES - 1) / per_block;
+                    if end != b {
+                        blocks.push(end);
+                    }
+                }
+            }
+            for b in blocks {
+                // A chunk may start in the middle of a block when blocks hold more than 64 inodes.
+                let again = self.observed.last().is_some_and(|o| {
+                    o.owner == owner::INODES && (o.start..o.start.saturating_add(o.count)).contains(&b)
+                });
+                match self.observed.last_mut() {
+                    _ if again => {}
+                    Some(o) if o.owner == owner::INODES && o.start.checked_add(o.count) == Some(b) => o.count += 1,
+                    _ => self.observed.push(Observed { start: b, count: 1, owner: owner::INODES, offset: 0 }),
+                }
+            }
+        }
+        true
+    }
+
+    fn inodes(&mut self, agi: &Agi, state: &mut AgState) {
+        let g = &self.volume.geometry;
+        let sparse = g.features.sparse_inodes();
+        let (records, report) = self.tree::<kinds::Inobt>(AgTree::Ino, owner::INOBT);
+        let (mut count, mut free) = (0u64, 0u64);
+        let mut kept = Vec::with_capacity(records.len());
+        for r in &records {
+            count += u64::from(r.count(sparse));
+            free += u64::from(r.freecount(sparse));
+            if self.chunk("inobt", r, true) {
+                kept.push(*r);
+            }
+        }
+        let whole = report.filter(|r| !r.incomplete);
+        state.inobt_complete = whole.is_some();
+        if let Some(r) = whole {
+            self.equal("agi", "count", agi.count.get().into(), count);
+            self.equal("agi", "freecount", agi.freecount.get().into(), free);
+            if g.features.inobtcnt() {
+                self.equal("agi", "iblocks", agi.iblocks.get().into(), r.blocks);
+            }
+        }
+        if g.features.finobt() {
+            let (free_records, report) = self.tree::<kinds::Finobt>(AgTree::Fino, owner::INOBT);
+            for r in &free_records {
+                self.chunk("finobt", r, false);
+            }
+            if let Some(r) = report.filter(|r| !r.incomplete) {
+                if g.features.inobtcnt() {
+                    self.equal("agi", "fblocks", agi.fblocks.get().into(), r.blocks);
+                }
+                let expected: Vec<InobtRec> = records.iter().filter(|r| r.freecount(sparse) > 0).copied().collect();
+                if whole.is_some() && expected != free_records {
+                    let differs = free_records.iter().zip(&expected).find(|(a, b)| a != b);
+                    let at = differs.map(|(_, b)| AgBlock(b.startino.get() >> g.inopb_log));
+                    let c = Corruption::new("finobt", "recs", Rule::Mismatch).in_ag(self.ag, at);
+                    let n = (free_records.len(), expected.len());
+                    self.found.add(c.found(format_args!("{} records", n.0)).expected(format_args!("the {} of inobt with free inodes", n.1)));
+                }
+            }
+        }
+        state.inobt = kept;
+    }
+}
+
+pub(super) fn check(volume: &Volume, ag: AgNumber, found: &Findings) -> AgState {
+    let g = &volume.geometry;
+    let mut a = Ag { volume, ag, found, observed: Vec::new() };
+    a.observed.push(Observed { start: 0, count: g.header_blocks(), owner: owner::FS, offset: 0 });
+    if g.log_start.0 != 0 {
+        let (log_ag, start) = g.split(g.log_start);
+        if log_ag == ag {
+            a.observed.push(Observed { start: start.0, count: g.log_blocks, owner: owner::LOG, offset: 0 });
+        }
+    }
+    let agf: Option<Agf> = a.header(1, &AGF);
+    let agi: Option<Agi> = a.header(2, &AGI);
+    let mut state = AgState {
+        ag,
+        agf,
+        agi,
+        observed: Mutex::default(),
+        inobt: Vec::new(),
+        inobt_complete: false,
+        refcounts: Vec::new(),
+        refcounts_complete: false,
+        rmaps: Vec::new(),
+        rmaps_complete: false,
+        free_blocks: 0,
+        space_complete: false,
+    };
+    if let Some(agf) = &agf {
+        a.free_space(agf, &mut state);
+        a.free_list(agf);
+        a.refcounts(agf, &mut state);
+    }
+    if let Some(agi) = &agi {
+        a.inodes(agi, &mut state);
+    }
+    state.observed = Mutex::new(a.observed);
+    state
+}

@@ -1,0 +1,120 @@
+//! The extent maps of an inode's forks, and what they own.
+
+use super::Findings;
+use super::owners::Observed;
+use crate::btree::{self, kinds::Bmap};
+use crate::error::{Corruption, ForkKind, Rule};
+use crate::format::btree::{Extent, MAX_FILE_BLOCK, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_UNWRITTEN};
+use crate::format::inode::{Dinode, Format, extents_in_fork, fork_bytes};
+use crate::inode::fork::ForkStore;
+use crate::units::{AgNumber, FileBlock, FsBlock, Ino, RtBlock};
+use crate::volume::Volume;
+
+struct Fork<'a> {
+    volume: &'a Volume,
+    found: &'a Findings,
+    ino: Ino,
+    kind: ForkKind,
+    core: &'a Dinode,
+    end: u64,
+    blocks: u64,
+    count: u64,
+}
+
+impl Fork<'_> {
+    fn bad(&self, field: &'static str, rule: Rule, offset: Option<u64>) -> Box<Corruption> {
+        Corruption::new("bmap", field, rule).in_inode(self.ino).in_fork(self.kind, offset.map(FileBlock))
+    }
+
+    fn extent(&mut self, e: &Extent, batch: &mut Vec<(AgNumber, Observed)>) {
+        self.count += 1;
+        let show = || format!("{} blocks at {} for file block {}", e.count, e.start, e.offset);
+        let g = &self.volume.geometry;
+        let realtime = self.kind == ForkKind::Data && self.core.is_realtime();
+        let there = if realtime {
+            g.is_valid_rt_extent(RtBlock(e.start), e.count)
+        } else {
+            g.is_valid_extent(FsBlock(e.start), e.count)
+        };
+        if !there {
+            let c = self.bad("startblock", Rule::Range, Some(e.offset)).found(show());
+            self.found.add(c.expected("an extent inside one AG, clear of its headers"));
+            return;
+        }
+        self.blocks += e.count;
+        let last = e.offset.checked_add(e.count).filter(|l| *l <= MAX_FILE_BLOCK);
+        if e.offset < self.end {
+            self.found.add(self.bad("startoff", Rule::Order, Some(e.offset)).found(show()).expected(format_args!("from file block {}", self.end)));
+        }
+        if last.is_none() {
+            self.found.add(self.bad("startoff", Rule::Range, Some(e.offset)).found(show()));
+        }
+        self.end = self.end.max(last.unwrap_or(u64::MAX));
+        if e.unwritten && (self.kind == ForkKind::Attr || !self.core.is_reg()) {
+            self.found.add(self.bad("state", Rule::Flags, Some(e.offset)).found("unwritten").expected("written"));
+        }
+        if !realtime {
+            let (ag, start) = g.split(FsBlock(e.start));
+            let fork = if self.kind == ForkKind::Attr { RMAP_ATTR_FORK } else { 0 };
+            let state = if e.unwritten { RMAP_UNWRITTEN } else { 0 };
+            let count = u32::try_from(e.count).unwrap_or(u32::MAX);
+            batch.push((ag, Observed { start: start.0, count, owner: self.ino.0, offset: e.offset | fork | state }));
+        }
+    }
+}
+
+/// Checks both extent maps and the counts that the core has of them.
+pub(super) fn check(
+    volume: &Volume,
+    found: &Findings,
+    ino: Ino,
+    inode: &[u8],
+    core: &Dinode,
+    batch: &mut Vec<(AgNumber, Observed)>,
+) {
+    let mut blocks = 0;
+    let mut complete = true;
+    for kind in [ForkKind::Data, ForkKind::Attr] {
+        if kind == ForkKind::Attr && !core.has_attr_fork() {
+            continue;
+        }
+        let mut fork = Fork { volume, found, ino, kind, core, end: 0, blocks: 0, count: 0 };
+        match core.format(kind) {
+            Some(Format::Extents) => {
+                for e in extents_in_fork(fork_bytes(inode, kind), core.extents(kind)) {
+                    fork.extent(&e, batch);
+                }
+            }
+            Some(Format::Btree) => {
+                let store = ForkStore::new(volume, ino, inode, kind);
+                let flags = RMAP_BMBT_BLOCK | if kind == ForkKind::Attr { RMAP_ATTR_FORK } else { 0 };
+                let mut own = Vec::new();
+                let report = btree::check::<Bmap, _>(
+                    &store,
+                    &mut |p, _| {
+                        let (ag, start) = volume.geometry.split(FsBlock(p.0));
+                        if volume.geometry.is_valid_fsblock(FsBlock(p.0)) {
+                            own.push((ag, Observed { start: start.0, count: 1, owner: ino.0, offset: flags }));
+                        }
+                    },
+                    &mut |r| fork.extent(&r.extent(), batch),
+                    &mut |c| found.add(c),
+                );
+                fork.blocks += own.len() as u64;
+                batch.append(&mut own);
+                complete &= report.is_ok_and(|r| !r.incomplete);
+            }
+            Some(Format::MetaBtree) => complete = false,
+            _ => {}
+        }
+        if complete && fork.count != core.extents(kind) {
+            let c = fork.bad("nextents", Rule::Count, None);
+            found.add(c.found(core.extents(kind)).expected(fork.count));
+        }
+        blocks += fork.blocks;
+    }
+    if complete && blocks != core.nblocks.get() {
+        let c = Corruption::new("inode", "nblocks", Rule::Count).in_inode(ino);
+        found.add(c.found(core.nblocks).expected(blocks));
+    }
+}

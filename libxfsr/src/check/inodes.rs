@@ -1,0 +1,226 @@
+//! Every inode: its core, its forks, and a table of what later passes need.
+
+use super::ag::AgState;
+use super::owners::{Observed, Owners};
+use super::{Counts, Findings, forks};
+use crate::control::{Control, Progress};
+use crate::error::{Corruption, Result, Rule};
+use crate::format::Context;
+use crate::format::btree::InobtRec;
+use crate::format::dir::FileType;
+use crate::format::inode::{Dinode, check_dinode};
+use crate::geometry::Geometry;
+use crate::units::{AgBlock, AgIno, AgNumber, Ino};
+use crate::volume::Volume;
+use rayon::prelude::*;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+/// State of an inode in the table.
+const FREE: u8 = 0xff;
+/// Allocated, but its core cannot be trusted.
+const BROKEN: u8 = 0xfe;
+/// Flag: on an unlinked list.
+const ORPHAN: u8 = 0x40;
+
+struct Chunks {
+    starts: Vec<u32>,
+    base: usize,
+}
+
+/// What later passes need of every inode, in a few bytes each.
+pub(super) struct Table<'a> {
+    geometry: &'a Geometry,
+    ags: Vec<Chunks>,
+    kind: Vec<AtomicU8>,
+    nlink: Vec<AtomicU32>,
+    links: Vec<AtomicU32>,
+}
+
+impl<'a> Table<'a> {
+    pub(super) fn new(geometry: &'a Geometry, ags: &[AgState]) -> Self {
+        let mut base = 0;
+        let mut chunks = Vec::with_capacity(ags.len());
+        for a in ags {
+            let mut starts: Vec<u32> = a.inobt.iter().map(|r| r.startino.get()).collect();
+            starts.sort_unstable();
+            starts.dedup();
+            let n = starts.len();
+            chunks.push(Chunks { starts, base });
+            base += n * 64;
+        }
+        Self {
+            geometry,
+            ags: chunks,
+            kind: (0..base).map(|_| AtomicU8::new(FREE)).collect(),
+            nlink: (0..base).map(|_| AtomicU32::new(0)).collect(),
+            links: (0..base).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+
+    /// Place of an inode in the table; none for one that no chunk holds.
+    pub(super) fn slot(&self, ino: Ino) -> Option<usize> {
+        let (ag, agino) = self.geometry.split_ino(ino);
+        let chunks = self.ags.get(ag.0 as usize)?;
+        let i = chunks.starts.partition_point(|s| *s <= agino.0).checked_sub(1)?;
+        let within = agino.0 - chunks.starts.get(i)?;
+        (within < 64).then(|| chunks.base + i * 64 + within as usize)
+    }
+
+    fn state(&self, slot: usize) -> u8 {
+        self.kind.get(slot).map_or(FREE, |k| k.load(Ordering::Relaxed))
+    }
+    /// Whether the inode is in use, as far as its chunk says.
+    pub(super) fn is_used(&self, slot: usize) -> bool {
+        self.state(slot) != FREE
+    }
+    /// Kind of file; none where the inode is free or broken.
+    pub(super) fn kind(&self, slot: usize) -> Option<FileType> {
+        match self.state(slot) {
+            FREE | BROKEN => None,
+            k => FileType::from_u8(k & !ORPHAN),
+        }
+    }
+    pub(super) fn is_orphan(&self, slot: usize) -> bool {
+        let s = self.state(slot);
+        s < BROKEN && s & ORPHAN != 0
+    }
+    pub(super) fn set_orphan(&self, slot: usize) {
+        if let Some(k) = self.kind.get(slot).filter(|k| k.load(Ordering::Relaxed) < BROKEN) {
+            k.fetch_or(ORPHAN, Ordering::Relaxed);
+        }
+    }
+    /// Link count that the inode carries.
+    pub(super) fn nlink(&self, slot: usize) -> u32 {
+        self.nlink.get(slot).map_or(0, |n| n.load(Ordering::Relaxed))
+    }
+    /// Links that were seen.
+    pub(super) fn links(&self, slot: usize) -> u32 {
+        self.links.get(slot).map_or(0, |n| n.load(Ordering::Relaxed))
+    }
+    /// Notes that a directory entry was seen.
+    pub(super) fn link(&self, slot: usize) {
+        if let Some(n) = self.links.get(slot) {
+            n.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    fn set(&self, slot: usize, kind: u8, nlink: u32) {
+        if let (Some(k), Some(n)) = (self.kind.get(slot), self.nlink.get(slot)) {
+            k.store(kind, Ordering::Relaxed);
+            n.store(nlink, Ordering::Relaxed);
+        }
+    }
+
+    /// Every inode in use, with its slot.
+    pub(super) fn used(&self) -> impl Iterator<Item = (Ino, usize)> + '_ {
+        self.ags.iter().enumerate().flat_map(move |(ag, c)| {
+            c.starts.iter().enumerate().flat_map(move |(i, s)| {
+                (0..64u32).filter_map(move |n| {
+                    let slot = c.base + i * 64 + n as usize;
+                    let ino = self.geometry.join_ino(AgNumber(ag as u32), AgIno(s.saturating_add(n)));
+                    self.is_used(slot).then_some((ino, slot))
+                })
+            })
+        })
+    }
+
+    pub(super) fn count(&self, counts: &mut Counts) {
+        for slot in 0..self.kind.len() {
+            if self.is_used(slot) {
+                counts.inodes += 1;
+                counts.directories += u64::from(self.kind(slot) == Some(FileType::Directory));
+            } else {
+                counts.free_inodes += 1;
+            }
+        }
+    }
+}
+
+/// The pass over all inodes.
+pub(super) struct Scan<'a> {
+    pub volume: &'a Volume,
+    pub found: &'a Findings,
+    pub owners: &'a Owners,
+    pub table: &'a Table<'a>,
+    pub control: &'a Control<'a>,
+}
+
+impl Scan<'_> {
+    pub(super) fn run(&self, ags: &[AgState]) -> Result<()> {
+        let chunks: Vec<(AgNumber, InobtRec)> = ags.iter().flat_map(|a| a.inobt.iter().map(|r| (a.ag, *r))).collect();
+        let done = AtomicU64::new(0);
+        // A few chunks at a time, so that lists of owners are handed over in batches.
+        chunks.par_chunks(16).try_for_each(|group| {
+            self.control.check()?;
+            let mut batch = Vec::new();
+            let mut bytes = vec![0; 64 * self.volume.geometry.inode_size as usize];
+            for (ag, r) in group {
+                self.chunk(*ag, r, &mut bytes, &mut batch);
+            }
+            self.owners.add(&mut batch);
+            let n = done.fetch_add(group.len() as u64, Ordering::Relaxed) + group.len() as u64;
+            self.control.tell(&Progress { phase: "inode chunks", done: n, total: Some(chunks.len() as u64) });
+            Ok(())
+        })
+    }
+
+    fn chunk(&self, ag: AgNumber, r: &InobtRec, bytes: &mut [u8], batch: &mut Vec<(AgNumber, Observed)>) {
+        let g = &self.volume.geometry;
+        let size = g.inode_size as usize;
+        let start = r.startino.get();
+        let holes = r.holes(g.features.sparse_inodes());
+        let offset_of = |n: u32| {
+            let (agbno, index) = g.agino_to_block(AgIno(start + n));
+            g.agbno_to_daddr(ag, agbno).bytes() + u64::from(index) * size as u64
+        };
+        if holes != 0 || self.volume.data_target().read_at(bytes, offset_of(0)).is_err() {
+            // With holes, or where the whole cannot be read: inode by inode.
+            for n in (0..64u32).filter(|n| holes >> n & 1 == 0) {
+                let Some(inode) = bytes.chunks_mut(size).nth(n as usize) else { break };
+                if let Err(e) = self.volume.data_target().read_at(inode, offset_of(n)) {
+                    let ino = g.join_ino(ag, AgIno(start + n));
+                    self.found.add_error(e, || Corruption::new("inode", "core", Rule::Unreadable).in_inode(ino));
+                    inode.fill(0);
+                }
+            }
+        }
+        for (n, inode) in (0..64u32).zip(bytes.chunks(size)).filter(|(n, _)| holes >> n & 1 == 0) {
+            let agino = AgIno(start + n);
+            let (agbno, _) = g.agino_to_block(agino);
+            self.inode(g.join_ino(ag, agino), ag, agbno, inode, r.free.get() >> n & 1 == 1, batch);
+        }
+    }
+
+    fn inode(
+        &self,
+        ino: Ino,
+        ag: AgNumber,
+        agbno: AgBlock,
+        bytes: &[u8],
+        free: bool,
+        batch: &mut Vec<(AgNumber, Observed)>,
+    ) {
+        let at = Context { geometry: &self.volume.geometry, daddr: self.volume.geometry.agbno_to_daddr(ag, agbno) };
+        let mut broken = false;
+        check_dinode(bytes, ino, &at, &mut |c| {
+            broken |= c.severity == crate::error::Severity::Corrupt;
+            self.found.add(c.in_inode(ino));
+        });
+        let slot = self.table.slot(ino);
+        let Some(core) = Dinode::from_bytes(bytes) else { return };
+        let bad = |field, rule| Corruption::new("inode", field, rule).in_inode(ino);
+        if free {
+            if core.mode.get() != 0 {
+                self.found.add(bad("mode", Rule::Mismatch).found(format_args!("{:o}", core.mode)).expected("0: the inode btree says free"));
+            }
+            return;
+        }
+        let Some(slot) = slot else { return };
+        let kind = FileType::from_mode(core.mode.get());
+        if core.mode.get() == 0 {
+            self.found.add(bad("mode", Rule::Mismatch).found(0).expected("a file: the inode btree says in use"));
+            broken = true;
+        }
+        self.table.set(slot, if broken { BROKEN } else { kind as u8 }, core.nlink.get());
+        forks::check(self.volume, self.found, ino, bytes, core, batch);
+    }
+}

@@ -1,0 +1,181 @@
+//! Check of a whole unmounted filesystem, reading only.
+//!
+//! The order: superblocks and log; then each AG's headers and trees; then every inode with its forks; then directories and
+//! links; last what only the whole can tell: owners of all blocks, counters. AGs and inode chunks are worked on by all cores.
+//! A part that could not be examined is said in [`Outcome::not_checked`], never passed over.
+
+mod ag;
+mod counters;
+mod directory;
+mod forks;
+mod inodes;
+mod links;
+mod owners;
+mod superblock;
+
+use crate::control::{Control, Progress};
+use crate::error::{Corruption, Error, Result, Rule, Severity};
+use crate::journal::{LogState, log_state};
+use crate::volume::Volume;
+use parking_lot::Mutex;
+use rayon::prelude::*;
+use serde::Serialize;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Findings kept; the others are counted.
+pub const MAX_FINDINGS: usize = 100_000;
+
+/// What was looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Counts {
+    /// Allocation groups.
+    pub ags: u64,
+    /// Inodes in use.
+    pub inodes: u64,
+    /// Free inodes.
+    pub free_inodes: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Directory entries, without dots.
+    pub entries: u64,
+    /// Extents of files and directories.
+    pub extents: u64,
+    /// Free blocks.
+    pub free_blocks: u64,
+}
+
+/// A part that was not examined, and why.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct NotChecked {
+    /// The structure.
+    pub what: &'static str,
+    /// The reason.
+    pub why: String,
+}
+
+/// What a check found.
+#[derive(Debug, Default, Serialize)]
+pub struct Outcome {
+    /// Findings, in the order of the place.
+    pub findings: Vec<Corruption>,
+    /// Findings beyond [`MAX_FINDINGS`], only counted.
+    pub more_findings: u64,
+    /// Whether the log must be replayed first; nothing else was then checked.
+    pub dirty_log: bool,
+    /// Parts that were not examined.
+    pub not_checked: Vec<NotChecked>,
+    /// What was looked at.
+    pub counts: Counts,
+}
+
+impl Outcome {
+    /// Whether something must be repaired.
+    pub fn is_damaged(&self) -> bool {
+        self.findings.iter().any(|f| f.severity >= Severity::CrossReference)
+    }
+    /// Findings of that severity.
+    pub fn count(&self, s: Severity) -> usize {
+        self.findings.iter().filter(|f| f.severity == s).count()
+    }
+}
+
+/// Collects findings from all threads.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    kept: Mutex<Vec<Corruption>>,
+    total: AtomicU64,
+    not_checked: Mutex<Vec<NotChecked>>,
+}
+
+impl Findings {
+    pub(crate) fn add(&self, c: Box<Corruption>) {
+        if self.total.fetch_add(1, Ordering::Relaxed) < MAX_FINDINGS as u64 {
+            self.kept.lock().push(*c);
+        }
+    }
+    pub(crate) fn skip(&self, what: &'static str, why: impl ToString) {
+        self.not_checked.lock().push(NotChecked { what, why: why.to_string() });
+    }
+    /// Adds an error: a corruption as it is, anything else as "unreadable".
+    pub(crate) fn add_error(&self, e: Error, otherwise: impl FnOnce() -> Box<Corruption>) {
+        match e {
+            Error::Corrupt(c) => self.add(c),
+            other => self.add(otherwise().found(other)),
+        }
+    }
+}
+
+/// Checks a whole filesystem.
+///
+/// A dirty log is reported and ends the check, because what is on the disk is then not yet what the filesystem holds.
+///
+/// # Errors
+/// [`Error::Stopped`] when the caller's [`Control`] says so. Damage is no error.
+///
+/// # Examples
+/// ```no_run
+/// use libxfsr::{check, control::Control, volume::{Devices, Volume}};
+/// let volume = Volume::open(&Devices::data("disk.img"))?;
+/// for finding in check::check(&volume, &Control::none())?.findings {
+///     println!("{finding}");
+/// }
+/// # Ok::<(), libxfsr::Error>(())
+/// ```
+pub fn check(volume: &Volume, control: &Control<'_>) -> Result<Outcome> {
+    let found = Findings::default();
+    let mut outcome = Outcome::default();
+    superblock::check(volume, &found);
+    match log_state(volume) {
+        Ok(LogState::Dirty { .. }) => {
+            outcome.dirty_log = true;
+            found.skip("everything but superblocks", "the log is dirty: mount and unmount the filesystem to replay it");
+        }
+        Ok(LogState::Clean { .. }) => {}
+        Ok(LogState::Absent) => found.skip("log", "the external log's device was not given"),
+        Err(e) => found.add_error(e, || Corruption::new("log", "head", Rule::Unreadable)),
+    }
+    if !outcome.dirty_log {
+        outcome.counts = everything(volume, control, &found)?;
+    }
+    outcome.more_findings = found.total.load(Ordering::Relaxed).saturating_sub(MAX_FINDINGS as u64);
+    outcome.findings = found.kept.into_inner();
+    outcome.findings.sort_by(|a, b| {
+        let place = |c: &Corruption| (c.at.ag, c.at.agbno, c.at.ino, c.at.offset, c.structure, c.field, c.found.clone());
+        place(a).cmp(&place(b))
+    });
+    outcome.not_checked = found.not_checked.into_inner();
+    Ok(outcome)
+}
+
+fn everything(volume: &Volume, control: &Control<'_>, found: &Findings) -> Result<Counts> {
+    let g = &volume.geometry;
+    let tell = |phase, done, total| control.tell(&Progress { phase, done, total });
+    let ags_done = AtomicU64::new(0);
+    let ags: Vec<ag::AgState> = g
+        .ags()
+        .collect::<Vec<_>>()
+        .par_iter()
+        .map(|&ag| {
+            control.check()?;
+            let state = ag::check(volume, ag, found);
+            tell("allocation groups", ags_done.fetch_add(1, Ordering::Relaxed) + 1, Some(u64::from(g.ag_count)));
+            Ok(state)
+        })
+        .collect::<Result<_>>()?;
+    let owners = owners::Owners::new(ags.iter().map(|a| a.observed.lock().split_off(0)));
+    let table = inodes::Table::new(g, &ags);
+    let mut counts = Counts { ags: u64::from(g.ag_count), ..Counts::default() };
+    let scan = inodes::Scan { volume, found, owners: &owners, table: &table, control };
+    scan.run(&ags)?;
+    links::unlinked(volume, &table, &ags, found);
+    let dirs = directory::Pass { volume, found, table: &table, control };
+    counts.entries = dirs.run()?;
+    links::check(volume, &table, found);
+    control.check()?;
+    owners.check(volume, &ags, found);
+    counters::check(volume, &ags, found);
+    table.count(&mut counts);
+    counts.extents = owners.extents();
+    counts.free_blocks = ags.iter().map(|a| a.free_blocks).sum();
+    Ok(counts)
+}

@@ -1,0 +1,279 @@
+//! Each block owned exactly once, or shared exactly as the reference counts say; the reverse mappings as a forward scan derives
+//! them.
+
+use super::Findings;
+use super::ag::AgState;
+use crate::error::{Corruption, Rule, Severity};
+use crate::format::btree::{
+    REFCOUNT_COW, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_OFFSET_MASK, RmapRec, owner,
+};
+use crate::units::{AgBlock, AgNumber};
+use crate::volume::Volume;
+use parking_lot::Mutex;
+use rayon::prelude::*;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// An extent of an AG and who was seen to own it. The owner is that of a reverse mapping; [`owner::NULL`] means free. `offset`
+/// has a reverse mapping's flags.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Observed {
+    pub start: u32,
+    pub count: u32,
+    pub owner: u64,
+    pub offset: u64,
+}
+
+impl Observed {
+    fn end(&self) -> u64 {
+        u64::from(self.start) + u64::from(self.count)
+    }
+    fn is_file_data(&self) -> bool {
+        !owner::is_special(self.owner) && self.offset & (RMAP_ATTR_FORK | RMAP_BMBT_BLOCK) == 0
+    }
+    /// Records that differ only in where they were cut have the same diagonal.
+    fn diagonal(&self) -> (u64, u64, u64) {
+        let flags = self.offset & !RMAP_OFFSET_MASK;
+        let slope = if owner::is_special(self.owner) || flags & RMAP_BMBT_BLOCK != 0 {
+            0
+        } else {
+            (self.offset & RMAP_OFFSET_MASK).wrapping_sub(u64::from(self.start))
+        };
+        (self.owner, flags, slope)
+    }
+    fn describe(&self) -> String {
+        match self.owner {
+            owner::NULL => "free space".into(),
+            owner::FS => "AG headers".into(),
+            owner::LOG => "the log".into(),
+            owner::AG => "free space btrees or AGFL".into(),
+            owner::INOBT => "inode btrees".into(),
+            owner::INODES => "inode chunks".into(),
+            owner::REFC => "refcount btree".into(),
+            owner::COW => "CoW staging".into(),
+            o if owner::is_special(o) => format!("unknown owner {}", o.cast_signed()),
+            o => {
+                let fork = if self.offset & RMAP_ATTR_FORK != 0 { "attr fork" } else { "data fork" };
+                let what = if self.offset & RMAP_BMBT_BLOCK != 0 { "extent btree of the " } else { "" };
+                format!("{what}{fork} of inode {o}")
+            }
+        }
+    }
+}
+
+impl From<&RmapRec> for Observed {
+    fn from(r: &RmapRec) -> Self {
+        Self { start: r.startblock.get(), count: r.blockcount.get(), owner: r.owner.get(), offset: r.offset.get() }
+    }
+}
+
+/// Everything that was seen to be owned, by AG.
+pub(super) struct Owners {
+    ags: Vec<Mutex<Vec<Observed>>>,
+    extents: AtomicU64,
+}
+
+/// Joins what touches on the same diagonal, so that it does not matter where records were cut.
+fn normalise(mut list: Vec<Observed>) -> Vec<Observed> {
+    list.sort_unstable_by_key(|o| (o.diagonal(), o.start));
+    list.dedup_by(|next, before| {
+        let joins = before.diagonal() == next.diagonal() && before.end() == u64::from(next.start);
+        if joins {
+            before.count += next.count;
+        }
+        joins
+    });
+    list.sort_unstable_by_key(|o| (o.start, o.owner, o.offset));
+    list
+}
+
+/// Runs of blocks that two or more of `list` (sorted by start) contain, with how many.
+fn shared_runs<'a>(list: impl Iterator<Item = &'a Observed>) -> Vec<(u32, u32, u32)> {
+    let mut runs: Vec<(u32, u32, u32)> = Vec::new();
+    let mut ends: BinaryHeap<Reverse<u64>> = BinaryHeap::new();
+    let mut at = 0u64;
+    let mut emit = |from: u64, to: u64, depth: usize| {
+        if depth < 2 || from >= to {
+            return;
+        }
+        let (from, count, depth) = (from as u32, (to - from) as u32, u32::try_from(depth).unwrap_or(u32::MAX));
+        match runs.last_mut() {
+            Some((s, n, d)) if *d == depth && *s + *n == from => *n += count,
+            _ => runs.push((from, count, depth)),
+        }
+    };
+    for o in list {
+        let start = u64::from(o.start);
+        while let Some(Reverse(end)) = ends.peek().copied().filter(|e| e.0 <= start) {
+            emit(at, end, ends.len());
+            at = end;
+            ends.pop();
+        }
+        emit(at, start, ends.len());
+        at = start;
+        ends.push(Reverse(o.end()));
+    }
+    while let Some(Reverse(end)) = ends.peek().copied() {
+        emit(at, end, ends.len());
+        at = end;
+        ends.pop();
+    }
+    runs
+}
+
+impl Owners {
+    pub(super) fn new(ags: impl Iterator<Item = Vec<Observed>>) -> Self {
+        Self { ags: ags.map(Mutex::new).collect(), extents: AtomicU64::new(0) }
+    }
+
+    /// Adds what one inode chunk owns, and empties the list.
+    pub(super) fn add(&self, batch: &mut Vec<(AgNumber, Observed)>) {
+        self.extents.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        batch.sort_unstable_by_key(|(ag, o)| (ag.0, o.start));
+        for group in batch.chunk_by(|a, b| a.0 == b.0) {
+            if let Some(list) = group.first().and_then(|(ag, _)| self.ags.get(ag.0 as usize)) {
+                list.lock().extend(group.iter().map(|(_, o)| *o));
+            }
+        }
+        batch.clear();
+    }
+
+    pub(super) fn extents(&self) -> u64 {
+        self.extents.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn check(&self, volume: &Volume, ags: &[AgState], found: &Findings) {
+        ags.par_iter().zip(&self.ags).for_each(|(state, list)| {
+            let mut list = std::mem::take(&mut *list.lock());
+            list.par_sort_unstable_by_key(|o| (o.start, o.owner, o.offset));
+            exclusive(volume, state.ag, &list, found);
+            if volume.geometry.features.reflink() && state.refcounts_complete {
+                reference_counts(state, &list, found);
+            }
+            if volume.geometry.features.rmapbt() && state.rmaps_complete {
+                list.retain(|o| o.owner != owner::NULL);
+                reverse_mappings(state, list, found);
+            }
+        });
+    }
+}
+
+fn exclusive(volume: &Volume, ag: AgNumber, list: &[Observed], found: &Findings) {
+    let reflink = volume.geometry.features.reflink();
+    let at = |block: u64| Some(AgBlock(u32::try_from(block).unwrap_or(u32::MAX)));
+    let mut gap = |from: u64, to: u64| {
+        if from < to {
+            let c = Corruption::new("block", "owner", Rule::Unowned).in_ag(ag, at(from));
+            found.add(c.found(format_args!("{} blocks that nothing owns", to - from)));
+        }
+    };
+    let none = Observed { start: 0, count: 0, owner: owner::NULL, offset: 0 };
+    // Furthest ends so far: of anything, and of what cannot be shared.
+    let (mut any, mut alone) = (none, none);
+    for o in list {
+        gap(any.end(), o.start.into());
+        let shareable = reflink && o.is_file_data();
+        let other = if shareable { alone } else { any };
+        if u64::from(o.start) < other.end() {
+            let c = Corruption::new("block", "owner", Rule::DoublyOwned).in_ag(ag, at(o.start.into()));
+            found.add(c.found(format_args!("{} blocks that belong to {} and to {}", o.count, other.describe(), o.describe())));
+        }
+        if o.end() > any.end() {
+            any = *o;
+        }
+        if !shareable && o.end() > alone.end() {
+            alone = *o;
+        }
+    }
+    gap(any.end(), volume.geometry.ag_blocks(ag).into());
+}
+
+fn reference_counts(state: &AgState, list: &[Observed], found: &Findings) {
+    let expected = shared_runs(list.iter().filter(|o| o.is_file_data()));
+    let mut stored: Vec<(u32, u32, u32)> = Vec::new();
+    for r in state.refcounts.iter().filter(|r| r.startblock.get() & REFCOUNT_COW == 0) {
+        let (start, count, refs) = (r.startblock.get(), r.blockcount.get(), r.refcount.get());
+        match stored.last_mut() {
+            Some((s, n, d)) if *d == refs && s.checked_add(*n) == Some(start) => *n = n.saturating_add(count),
+            _ => stored.push((start, count, refs)),
+        }
+    }
+    let show = |r: &(u32, u32, u32)| format!("{} blocks at {} shared {} times", r.1, r.0, r.2);
+    let mut note = |r: &(u32, u32, u32), rule, text: &str| {
+        let c = Corruption::new("refcountbt", "recs", rule).in_ag(state.ag, Some(AgBlock(r.0)));
+        let c = c.severity(Severity::CrossReference);
+        found.add(if rule == Rule::Extra { c.found(show(r)).expected(text) } else { c.found(text).expected(show(r)) });
+    };
+    difference(&stored, &expected, &mut note, "another sharing seen by the forward scan", "no such record");
+}
+
+/// Walks two sorted lists and tells what only one of them has.
+fn difference<T: Ord>(
+    stored: &[T],
+    expected: &[T],
+    note: &mut dyn FnMut(&T, Rule, &str),
+    extra: &'static str,
+    missing: &'static str,
+) {
+    let (mut a, mut b) = (stored.iter().peekable(), expected.iter().peekable());
+    loop {
+        match (a.peek(), b.peek()) {
+            (Some(x), Some(y)) if x == y => {
+                a.next();
+                b.next();
+            }
+            (Some(x), Some(y)) if x < y => {
+                note(x, Rule::Extra, extra);
+                a.next();
+            }
+            (Some(x), None) => {
+                note(x, Rule::Extra, extra);
+                a.next();
+            }
+            (_, Some(y)) => {
+                note(y, Rule::Missing, missing);
+                b.next();
+            }
+            (None, None) => break,
+        }
+    }
+}
+
+fn reverse_mappings(state: &AgState, list: Vec<Observed>, found: &Findings) {
+    let tuple = |o: Observed| (o.start, o.count, o.owner, o.offset);
+    let expected: Vec<_> = normalise(list).into_iter().map(tuple).collect();
+    let stored: Vec<_> = normalise(state.rmaps.iter().map(Observed::from).collect()).into_iter().map(tuple).collect();
+    let show = |&(start, count, owner, offset): &(u32, u32, u64, u64)| {
+        let o = Observed { start, count, owner, offset };
+        format!("{count} blocks at {start} of {} (offset {:#x})", o.describe(), offset)
+    };
+    let mut note = |r: &(u32, u32, u64, u64), rule, text: &str| {
+        let c = Corruption::new("rmapbt", "recs", rule).in_ag(state.ag, Some(AgBlock(r.0)));
+        let c = c.severity(Severity::CrossReference);
+        found.add(if rule == Rule::Extra { c.found(show(r)).expected(text) } else { c.found(text).expected(show(r)) });
+    };
+    difference(&stored, &expected, &mut note, "another owner seen by the forward scan", "no such record");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Observed, normalise, shared_runs};
+
+    fn o(start: u32, count: u32, owner: u64, offset: u64) -> Observed {
+        Observed { start, count, owner, offset }
+    }
+
+    #[test]
+    fn sharing_is_counted_block_by_block() {
+        let list = [o(10, 10, 1, 0), o(12, 4, 2, 0), o(14, 10, 3, 0), o(30, 5, 4, 0), o(30, 5, 5, 0)];
+        assert_eq!(shared_runs(list.iter()), [(12, 2, 2), (14, 2, 3), (16, 4, 2), (30, 5, 2)]);
+    }
+
+    #[test]
+    fn cuts_do_not_matter() {
+        let cut = vec![o(10, 5, 7, 0), o(15, 5, 7, 5), o(10, 3, 8, 0), o(20, 1, 7, 11)];
+        let whole = vec![o(10, 3, 8, 0), o(10, 10, 7, 0), o(20, 1, 7, 11)];
+        assert_eq!(normalise(cut), normalise(whole));
+    }
+}

@@ -1,0 +1,108 @@
+//! All copies of the superblock.
+
+use super::Findings;
+use crate::cache::OnDamage;
+use crate::error::{Corruption, Rule, Severity};
+use crate::format::superblock::{SUPERBLOCK, Superblock};
+use crate::geometry::Geometry;
+use crate::units::{AgNumber, Ino};
+use crate::volume::Volume;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// Fields of a secondary that the kernel does not keep up to date.
+fn without_counters(sb: &Superblock) -> Superblock {
+    let mut s = *sb;
+    s.icount = 0.into();
+    s.ifree = 0.into();
+    s.fdblocks = 0.into();
+    s.frextents = 0.into();
+    s.lsn = 0.into();
+    s.crc = 0.into();
+    s.inprogress = 0;
+    // Set by a mount with quota, or later than mkfs, in the primary only.
+    s.uquotino = 0.into();
+    s.gquotino = 0.into();
+    s.pquotino = 0.into();
+    s.qflags = 0.into();
+    s.fname = [0; 12];
+    s.versionnum = (s.versionnum.get() & !0x50).into();
+    s.features_log_incompat = 0.into();
+    s.unit = 0.into();
+    s.width = 0.into();
+    s.flags = 0;
+    s
+}
+
+pub(super) fn check(volume: &Volume, found: &Findings) {
+    let g = &volume.geometry;
+    if volume.superblock_from != AgNumber(0) {
+        let c = Corruption::new("sb", "primary", Rule::Unreadable).in_ag(AgNumber(0), None);
+        found.add(c.found(format_args!("unusable; the copy in AG {} was taken", volume.superblock_from)));
+    }
+    for ag in g.ags() {
+        let block = match volume.ag_header(ag, 0, &SUPERBLOCK, OnDamage::Keep) {
+            Ok(b) => b,
+            Err(e) => {
+                found.add_error(e, || Corruption::new("sb", "block", Rule::Unreadable).in_ag(ag, None));
+                continue;
+            }
+        };
+        if let Some(c) = block.damage() {
+            found.add(Box::new(c.clone()).in_ag(ag, None));
+            continue;
+        }
+        let Ok((sb, rest)) = Superblock::ref_from_prefix(&block) else { continue };
+        if ag == AgNumber(0) {
+            primary(volume, sb, found);
+        }
+        if rest.iter().any(|b| *b != 0) {
+            found.add(Corruption::new("sb", "padding", Rule::Range).in_ag(ag, None).found("bytes behind the superblock").expected("zeroes"));
+        }
+        if ag == volume.superblock_from {
+            continue;
+        }
+        if let Err(e) = Geometry::new(sb) {
+            found.add_error(e, || Corruption::new("sb", "features", Rule::Flags));
+            continue;
+        }
+        secondary(volume, ag, sb, found);
+    }
+}
+
+fn secondary(volume: &Volume, ag: AgNumber, sb: &Superblock, found: &Findings) {
+    let (ours, theirs) = (without_counters(sb), without_counters(&volume.superblock));
+    if ours.as_bytes() == theirs.as_bytes() {
+        return;
+    }
+    let at = ours.as_bytes().iter().zip(theirs.as_bytes()).position(|(a, b)| a != b).unwrap_or(0);
+    let c = Corruption::new("sb", "copy", Rule::Mismatch).in_ag(ag, None);
+    found.add(c.found(format_args!("byte {at} differs from the primary")).severity(Severity::Corrupt));
+}
+
+fn primary(volume: &Volume, sb: &Superblock, found: &Findings) {
+    let g = &volume.geometry;
+    let bad = |field, f: &dyn std::fmt::Display, e: &str| {
+        found.add(Corruption::new("sb", field, Rule::Range).in_ag(AgNumber(0), None).found(f).expected(e));
+    };
+    if !g.is_valid_ino(Ino(sb.rootino.get())) {
+        bad("rootino", &sb.rootino, "an inode");
+    }
+    if sb.flags > 1 {
+        bad("flags", &sb.flags, "0 or 1");
+    }
+    if sb.shared_vn != 0 {
+        bad("shared_vn", &sb.shared_vn, "0");
+    }
+    if sb.features2.get() != sb.bad_features2.get() {
+        bad("bad_features2", &sb.bad_features2, "the same as features2");
+    }
+    if sb.features_compat.get() != 0 {
+        bad("features_compat", &sb.features_compat, "0");
+    }
+    if !g.features.meta_uuid() && sb.meta_uuid != [0; 16] && sb.meta_uuid != sb.uuid {
+        bad("meta_uuid", &uuid::Uuid::from_bytes(sb.meta_uuid), "zero without that feature");
+    }
+    if g.features.needs_repair() {
+        found.add(Corruption::new("sb", "features_incompat", Rule::Flags).in_ag(AgNumber(0), None).found("NEEDSREPAIR is set"));
+    }
+}
