@@ -235,10 +235,6 @@ impl Geometry {
         )?;
         require(bl + sb.dirblklog <= 16, "dirblklog", sb.dirblklog, "directory blocks of at most 64 KiB")?;
         require(sb.imax_pct <= 100, "imax_pct", sb.imax_pct, "0 to 100")?;
-        if sb.inprogress != 0 {
-            return Err(bad("inprogress", Rule::Flags, sb.inprogress, "0: mkfs did not finish"));
-        }
-        let needed = Version::NLINK | Version::LOGV2 | Version::EXTFLG | Version::DIRV2 | Version::ALIGN;
         let required = Version::NLINK | Version::DIRV2 | Version::MOREBITS | Version::LOGV2;
         require(
             features.version.contains(required),
@@ -246,7 +242,6 @@ impl Geometry {
             format_args!("{:#x}", sb.versionnum),
             "the bits of v5",
         )?;
-        let _ = needed;
         let log_start = FsBlock(sb.logstart.get());
         let log_blocks = sb.logblocks.get();
         let lsl = if features.sector() { sb.logsectlog } else { 9 };

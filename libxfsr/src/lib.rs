@@ -8,12 +8,14 @@
 pub mod attr;
 pub mod btree;
 pub mod cache;
+pub mod check;
 pub mod control;
 pub mod dir;
 pub mod error;
 pub mod format;
 pub mod geometry;
 pub mod inode;
+pub mod journal;
 pub mod kernel;
 pub mod mkfs;
 pub mod space;

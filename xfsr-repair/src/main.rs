@@ -1,3 +1,73 @@
-//! Placeholder until the library below it is in place.
+//! Offline check of an XFS filesystem; counterpart of xfs_repair.
 #![forbid(unsafe_code)]
-fn main() {}
+
+use clap::Parser;
+use libxfsr::check;
+use libxfsr::control::Control;
+use libxfsr::volume::{Devices, Volume};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Checks an unmounted XFS filesystem and says what is wrong with it, and where.
+///
+/// Exit status with -n: 0 clean, 1 damaged (or the check could not be made), 2 the log is dirty and was not replayed.
+#[derive(Parser)]
+#[command(name = "xfsr-repair", version)]
+struct Arguments {
+    /// Only check; write nothing.
+    #[arg(short = 'n')]
+    no_modify: bool,
+    /// Device or file of an external log.
+    #[arg(short = 'l', value_name = "LOGDEV")]
+    log: Option<PathBuf>,
+    /// Realtime device or file.
+    #[arg(short = 'r', value_name = "RTDEV")]
+    realtime: Option<PathBuf>,
+    /// The device is a regular file. Files are recognised without it; with it, a device is refused.
+    #[arg(short = 'f')]
+    file: bool,
+    /// Report as JSON on standard output.
+    #[arg(long)]
+    json: bool,
+    /// Device or image file.
+    device: PathBuf,
+}
+
+fn run(a: &Arguments) -> anyhow::Result<u8> {
+    if !a.no_modify {
+        anyhow::bail!("this version only checks: give -n (nothing was written)");
+    }
+    if a.file && !a.device.is_file() {
+        anyhow::bail!("-f: {} is not a regular file", a.device.display());
+    }
+    let devices = Devices { data: a.device.clone(), log: a.log.clone(), realtime: a.realtime.clone() };
+    let volume = Volume::open(&devices)?;
+    if let Some(at) = volume.mounted() {
+        eprintln!(
+            "xfsr-repair: {} is mounted on {}: what is seen may be inconsistent",
+            a.device.display(),
+            at.display()
+        );
+    }
+    let outcome = check::check(&volume, &Control::none())?;
+    if a.json {
+        println!("{}", serde_json::to_string_pretty(&outcome)?);
+    } else {
+        print!("{outcome}");
+    }
+    Ok(match () {
+        () if outcome.is_damaged() => 1,
+        () if outcome.dirty_log => 2,
+        () => 0,
+    })
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            eprintln!("xfsr-repair: {e:#}");
+            ExitCode::from(1)
+        }
+    }
+}

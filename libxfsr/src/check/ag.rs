@@ -6,7 +6,9 @@ use crate::btree::{self, Kind, Report, kinds};
 use crate::cache::OnDamage;
 use crate::error::{Corruption, Rule};
 use crate::format::ag::{AGF, AGFL, AGI, Agf, Agi, agfl_slots};
-use crate::format::btree::{AllocRec, CHUNK_INODES, HOLEMASK_INODES, InobtRec, REFCOUNT_COW, RefcountRec, RmapRec, owner};
+use crate::format::btree::{
+    AllocRec, CHUNK_INODES, HOLEMASK_INODES, InobtRec, REFCOUNT_COW, RefcountRec, RmapRec, owner,
+};
 use crate::space::{AgStore, AgTree};
 use crate::units::{AgBlock, AgIno, AgNumber, NULL_AGBLOCK};
 use crate::volume::Volume;
@@ -90,7 +92,10 @@ impl Ag<'_> {
         let ok = self.volume.geometry.is_valid_agextent(self.ag, AgBlock(start), count);
         if !ok {
             let c = Corruption::new(structure, "recs", Rule::Range).in_ag(self.ag, Some(AgBlock(start)));
-            self.found.add(c.found(format_args!("{count} blocks at {start}")).expected("an extent of this AG, clear of its headers"));
+            self.found.add(
+                c.found(format_args!("{count} blocks at {start}"))
+                    .expected("an extent of this AG, clear of its headers"),
+            );
         }
         ok
     }
@@ -114,7 +119,8 @@ impl Ag<'_> {
             if self.valid_extent("bnobt", start, count) {
                 self.observed.push(Observed { start, count, owner: owner::NULL, offset: 0 });
             }
-            if before.is_some_and(|b| u64::from(b.startblock.get()) + u64::from(b.blockcount.get()) == u64::from(start)) {
+            if before.is_some_and(|b| u64::from(b.startblock.get()) + u64::from(b.blockcount.get()) == u64::from(start))
+            {
                 let c = Corruption::new("bnobt", "recs", Rule::Unmerged).in_ag(self.ag, Some(AgBlock(start)));
                 self.found.add(c.found("a free extent that touches the one before"));
             }
@@ -206,7 +212,9 @@ impl Ag<'_> {
                 self.observed.push(Observed { start, count, owner: owner::COW, offset: 0 });
             }
             if before.is_some_and(|b| {
-                b.refcount == r.refcount && u64::from(b.startblock.get()) + u64::from(b.blockcount.get()) == u64::from(raw) && !cow
+                b.refcount == r.refcount
+                    && u64::from(b.startblock.get()) + u64::from(b.blockcount.get()) == u64::from(raw)
+                    && !cow
             }) {
                 let c = Corruption::new("refcountbt", "recs", Rule::Unmerged).in_ag(self.ag, Some(AgBlock(start)));
                 self.found.add(c.found("a record that continues the one before"));
@@ -239,17 +247,21 @@ impl Ag<'_> {
             self.found.add(bad("startino", Rule::Range).found(start).expected("a chunk inside this AG"));
             return false;
         }
-        if g.chunk_blocks() > 1 && align > 1 && place.0 % align.min(g.chunk_blocks()) != 0 {
-            self.found.add(bad("startino", Rule::Range).found(start).expected(format_args!("aligned to {align} blocks")));
+        if g.chunk_blocks() > 1 && align > 1 && !place.0.is_multiple_of(align.min(g.chunk_blocks())) {
+            self.found
+                .add(bad("startino", Rule::Range).found(start).expected(format_args!("aligned to {align} blocks")));
         }
         if r.count(sparse) != 64 - holes.count_ones() {
             self.found.add(bad("count", Rule::Count).found(r.count(sparse)).expected(64 - holes.count_ones()));
         }
         if r.freecount(sparse) != (r.free.get() & !holes).count_ones() {
-            self.found.add(bad("freecount", Rule::Count).found(r.freecount(sparse)).expected((r.free.get() & !holes).count_ones()));
+            self.found.add(
+                bad("freecount", Rule::Count).found(r.freecount(sparse)).expected((r.free.get() & !holes).count_ones()),
+            );
         }
         if r.free.get() & holes != holes {
-            self.found.add(bad("free", Rule::Mismatch).found(format_args!("{:#x}", r.free)).expected("holes marked as free"));
+            self.found
+                .add(bad("free", Rule::Mismatch).found(format_args!("{:#x}", r.free)).expected("holes marked as free"));
         }
         if observe {
             let per_block = g.inodes_per_block();
@@ -318,7 +330,10 @@ impl Ag<'_> {
                     let at = differs.map(|(_, b)| AgBlock(b.startino.get() >> g.inopb_log));
                     let c = Corruption::new("finobt", "recs", Rule::Mismatch).in_ag(self.ag, at);
                     let n = (free_records.len(), expected.len());
-                    self.found.add(c.found(format_args!("{} records", n.0)).expected(format_args!("the {} of inobt with free inodes", n.1)));
+                    self.found.add(
+                        c.found(format_args!("{} records", n.0))
+                            .expected(format_args!("the {} of inobt with free inodes", n.1)),
+                    );
                 }
             }
         }

@@ -44,7 +44,11 @@ impl Fork<'_> {
         self.blocks += e.count;
         let last = e.offset.checked_add(e.count).filter(|l| *l <= MAX_FILE_BLOCK);
         if e.offset < self.end {
-            self.found.add(self.bad("startoff", Rule::Order, Some(e.offset)).found(show()).expected(format_args!("from file block {}", self.end)));
+            self.found.add(
+                self.bad("startoff", Rule::Order, Some(e.offset))
+                    .found(show())
+                    .expected(format_args!("from file block {}", self.end)),
+            );
         }
         if last.is_none() {
             self.found.add(self.bad("startoff", Rule::Range, Some(e.offset)).found(show()));

@@ -3,7 +3,7 @@
 use super::ag::AgState;
 use super::owners::{Observed, Owners};
 use super::{Counts, Findings, forks};
-use crate::control::{Control, Progress};
+use crate::control::Control;
 use crate::error::{Corruption, Result, Rule};
 use crate::format::Context;
 use crate::format::btree::InobtRec;
@@ -158,7 +158,7 @@ impl Scan<'_> {
             }
             self.owners.add(&mut batch);
             let n = done.fetch_add(group.len() as u64, Ordering::Relaxed) + group.len() as u64;
-            self.control.tell(&Progress { phase: "inode chunks", done: n, total: Some(chunks.len() as u64) });
+            self.control.tell("inode chunks", n, Some(chunks.len() as u64));
             Ok(())
         })
     }
@@ -210,7 +210,11 @@ impl Scan<'_> {
         let bad = |field, rule| Corruption::new("inode", field, rule).in_inode(ino);
         if free {
             if core.mode.get() != 0 {
-                self.found.add(bad("mode", Rule::Mismatch).found(format_args!("{:o}", core.mode)).expected("0: the inode btree says free"));
+                self.found.add(
+                    bad("mode", Rule::Mismatch)
+                        .found(format_args!("{:o}", core.mode))
+                        .expected("0: the inode btree says free"),
+                );
             }
             return;
         }

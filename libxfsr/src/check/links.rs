@@ -22,7 +22,11 @@ pub(super) fn unlinked(volume: &Volume, table: &Table<'_>, ags: &[AgState], foun
                 let ino = g.join_ino(state.ag, AgIno(next));
                 let bad = |rule| Corruption::new("agi", "unlinked", rule).in_ag(state.ag, None).in_inode(ino);
                 if next as usize % agi.unlinked.len() != bucket {
-                    found.add(bad(Rule::Order).found(format_args!("in bucket {bucket}")).expected(next as usize % agi.unlinked.len()));
+                    found.add(
+                        bad(Rule::Order)
+                            .found(format_args!("in bucket {bucket}"))
+                            .expected(next as usize % agi.unlinked.len()),
+                    );
                 }
                 if !seen.insert(next) {
                     found.add(bad(Rule::Loop).found("an inode that the lists already have"));
@@ -36,7 +40,9 @@ pub(super) fn unlinked(volume: &Volume, table: &Table<'_>, ags: &[AgState], foun
                 if table.nlink(slot) != 0 && table.kind(slot).is_some() {
                     found.add(bad(Rule::Mismatch).found(format_args!("link count {}", table.nlink(slot))).expected(0));
                 } else {
-                    found.add(bad(Rule::Extra).severity(Severity::Warning).found("an orphan, which the next mount frees"));
+                    found.add(
+                        bad(Rule::Extra).severity(Severity::Warning).found("an orphan, which the next mount frees"),
+                    );
                 }
                 next = match volume.inode_bytes(ino) {
                     Ok(b) => Dinode::from_bytes(&b).map_or(NULL_AGINO, |c| c.next_unlinked.get()),
@@ -68,7 +74,12 @@ pub(super) fn check(volume: &Volume, table: &Table<'_>, found: &Findings) {
     for ino in metadata_inodes(volume) {
         match table.slot(ino).filter(|s| table.is_used(*s)) {
             Some(slot) => table.link(slot),
-            None => found.add(Corruption::new("sb", "inode", Rule::Missing).in_inode(ino).found("not in use").expected("a metadata file")),
+            None => found.add(
+                Corruption::new("sb", "inode", Rule::Missing)
+                    .in_inode(ino)
+                    .found("not in use")
+                    .expected("a metadata file"),
+            ),
         }
     }
     for (ino, slot) in table.used() {

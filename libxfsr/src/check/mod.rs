@@ -11,9 +11,10 @@ mod forks;
 mod inodes;
 mod links;
 mod owners;
+mod report;
 mod superblock;
 
-use crate::control::{Control, Progress};
+use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule, Severity};
 use crate::journal::{LogState, log_state};
 use crate::volume::Volume;
@@ -88,6 +89,7 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
+    #[allow(clippy::boxed_local, reason = "corruptions are boxed from birth")]
     pub(crate) fn add(&self, c: Box<Corruption>) {
         if self.total.fetch_add(1, Ordering::Relaxed) < MAX_FINDINGS as u64 {
             self.kept.lock().push(*c);
@@ -140,7 +142,8 @@ pub fn check(volume: &Volume, control: &Control<'_>) -> Result<Outcome> {
     outcome.more_findings = found.total.load(Ordering::Relaxed).saturating_sub(MAX_FINDINGS as u64);
     outcome.findings = found.kept.into_inner();
     outcome.findings.sort_by(|a, b| {
-        let place = |c: &Corruption| (c.at.ag, c.at.agbno, c.at.ino, c.at.offset, c.structure, c.field, c.found.clone());
+        let place =
+            |c: &Corruption| (c.at.ag, c.at.agbno, c.at.ino, c.at.offset, c.structure, c.field, c.found.clone());
         place(a).cmp(&place(b))
     });
     outcome.not_checked = found.not_checked.into_inner();
@@ -149,7 +152,6 @@ pub fn check(volume: &Volume, control: &Control<'_>) -> Result<Outcome> {
 
 fn everything(volume: &Volume, control: &Control<'_>, found: &Findings) -> Result<Counts> {
     let g = &volume.geometry;
-    let tell = |phase, done, total| control.tell(&Progress { phase, done, total });
     let ags_done = AtomicU64::new(0);
     let ags: Vec<ag::AgState> = g
         .ags()
@@ -158,7 +160,11 @@ fn everything(volume: &Volume, control: &Control<'_>, found: &Findings) -> Resul
         .map(|&ag| {
             control.check()?;
             let state = ag::check(volume, ag, found);
-            tell("allocation groups", ags_done.fetch_add(1, Ordering::Relaxed) + 1, Some(u64::from(g.ag_count)));
+            control.tell(
+                "allocation groups",
+                ags_done.fetch_add(1, Ordering::Relaxed) + 1,
+                Some(u64::from(g.ag_count)),
+            );
             Ok(state)
         })
         .collect::<Result<_>>()?;

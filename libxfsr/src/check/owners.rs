@@ -4,9 +4,7 @@
 use super::Findings;
 use super::ag::AgState;
 use crate::error::{Corruption, Rule, Severity};
-use crate::format::btree::{
-    REFCOUNT_COW, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_OFFSET_MASK, RmapRec, owner,
-};
+use crate::format::btree::{REFCOUNT_COW, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_OFFSET_MASK, RmapRec, owner};
 use crate::units::{AgBlock, AgNumber};
 use crate::volume::Volume;
 use parking_lot::Mutex;
@@ -162,7 +160,7 @@ impl Owners {
 fn exclusive(volume: &Volume, ag: AgNumber, list: &[Observed], found: &Findings) {
     let reflink = volume.geometry.features.reflink();
     let at = |block: u64| Some(AgBlock(u32::try_from(block).unwrap_or(u32::MAX)));
-    let mut gap = |from: u64, to: u64| {
+    let gap = |from: u64, to: u64| {
         if from < to {
             let c = Corruption::new("block", "owner", Rule::Unowned).in_ag(ag, at(from));
             found.add(c.found(format_args!("{} blocks that nothing owns", to - from)));
@@ -177,7 +175,12 @@ fn exclusive(volume: &Volume, ag: AgNumber, list: &[Observed], found: &Findings)
         let other = if shareable { alone } else { any };
         if u64::from(o.start) < other.end() {
             let c = Corruption::new("block", "owner", Rule::DoublyOwned).in_ag(ag, at(o.start.into()));
-            found.add(c.found(format_args!("{} blocks that belong to {} and to {}", o.count, other.describe(), o.describe())));
+            found.add(c.found(format_args!(
+                "{} blocks that belong to {} and to {}",
+                o.count,
+                other.describe(),
+                o.describe()
+            )));
         }
         if o.end() > any.end() {
             any = *o;

@@ -5,7 +5,7 @@ use crate::cache::OnDamage;
 use crate::error::{Corruption, Rule, Severity};
 use crate::format::superblock::{SUPERBLOCK, Superblock};
 use crate::geometry::Geometry;
-use crate::units::{AgNumber, Ino};
+use crate::units::{AgNumber, Ino, NULL_INO};
 use crate::volume::Volume;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -56,7 +56,12 @@ pub(super) fn check(volume: &Volume, found: &Findings) {
             primary(volume, sb, found);
         }
         if rest.iter().any(|b| *b != 0) {
-            found.add(Corruption::new("sb", "padding", Rule::Range).in_ag(ag, None).found("bytes behind the superblock").expected("zeroes"));
+            found.add(
+                Corruption::new("sb", "padding", Rule::Range)
+                    .in_ag(ag, None)
+                    .found("bytes behind the superblock")
+                    .expected("zeroes"),
+            );
         }
         if ag == volume.superblock_from {
             continue;
@@ -70,7 +75,15 @@ pub(super) fn check(volume: &Volume, found: &Findings) {
 }
 
 fn secondary(volume: &Volume, ag: AgNumber, sb: &Superblock, found: &Findings) {
-    let (ours, theirs) = (without_counters(sb), without_counters(&volume.superblock));
+    let (mut ours, theirs) = (without_counters(sb), without_counters(&volume.superblock));
+    // mkfs writes most copies before it has these inodes, and the kernel never fills them in.
+    for (a, b) in
+        [(&mut ours.rootino, theirs.rootino), (&mut ours.rbmino, theirs.rbmino), (&mut ours.rsumino, theirs.rsumino)]
+    {
+        if a.get() == NULL_INO {
+            *a = b;
+        }
+    }
     if ours.as_bytes() == theirs.as_bytes() {
         return;
     }
@@ -86,6 +99,9 @@ fn primary(volume: &Volume, sb: &Superblock, found: &Findings) {
     };
     if !g.is_valid_ino(Ino(sb.rootino.get())) {
         bad("rootino", &sb.rootino, "an inode");
+    }
+    if sb.inprogress != 0 {
+        bad("inprogress", &sb.inprogress, "0: mkfs did not finish");
     }
     if sb.flags > 1 {
         bad("flags", &sb.flags, "0 or 1");
@@ -103,6 +119,10 @@ fn primary(volume: &Volume, sb: &Superblock, found: &Findings) {
         bad("meta_uuid", &uuid::Uuid::from_bytes(sb.meta_uuid), "zero without that feature");
     }
     if g.features.needs_repair() {
-        found.add(Corruption::new("sb", "features_incompat", Rule::Flags).in_ag(AgNumber(0), None).found("NEEDSREPAIR is set"));
+        found.add(
+            Corruption::new("sb", "features_incompat", Rule::Flags)
+                .in_ag(AgNumber(0), None)
+                .found("NEEDSREPAIR is set"),
+        );
     }
 }

@@ -59,7 +59,10 @@ impl Log<'_> {
     fn head(&self) -> Result<(u64, u32)> {
         let (first, last) = (self.cycle(0)?, self.cycle(self.blocks - 1)?);
         if first == 0 {
-            return Err(Corruption::new("log", "cycle", Rule::Range).found(0).expected("a log that mkfs has started").into());
+            return Err(Corruption::new("log", "cycle", Rule::Range)
+                .found(0)
+                .expected("a log that mkfs has started")
+                .into());
         }
         if first == last {
             return Ok((0, first.wrapping_add(1)));
@@ -119,7 +122,9 @@ pub fn log_state(volume: &Volume) -> Result<LogState> {
         return Err(Corruption::new("log", "record", Rule::Missing).found("no record before the head").into());
     };
     let head = Lsn::new(cycle, u32::try_from(head).unwrap_or(u32::MAX));
-    if header.get(300..316) != Some(g.uuid.as_slice()) && !header.get(300..316).is_some_and(|u| u.iter().all(|b| *b == 0)) {
+    if header.get(304..320) != Some(g.uuid.as_slice())
+        && !header.get(304..320).is_some_and(|u| u.iter().all(|b| *b == 0))
+    {
         return Err(Corruption::new("log", "uuid", Rule::Uuid).expected(uuid::Uuid::from_bytes(g.uuid)).into());
     }
     // h_num_logops is at 40; an operation header has its flags in byte 9.

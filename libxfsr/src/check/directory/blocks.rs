@@ -1,0 +1,228 @@
+//! Data blocks and free index of a directory.
+
+use super::Dir;
+use crate::cache::{BlockKey, BlockRead, OnDamage};
+use crate::error::{ForkKind, Result, Rule};
+use crate::format::BlockType;
+use crate::format::btree::Extent;
+use crate::format::dir::{
+    DIR_BLOCK, DIR_DATA, DIR_FREE, DataHeader, DataItem, Free, NULL_DATA_OFFSET, block_leaf, block_type_of, free_start,
+    hash_name, items, join_address, leaf_start, owner_of,
+};
+use crate::format::inode::Dinode;
+use crate::inode::fork::all_extents;
+use crate::units::{FileBlock, FsBlock};
+use zerocopy::FromBytes;
+
+/// An index entry: hash and address.
+pub(super) type Indexed = (u32, u32);
+
+/// The extents of a directory, and reading of its blocks through them.
+pub(super) struct Map {
+    extents: Vec<Extent>,
+}
+
+impl Map {
+    fn find(&self, block: u64) -> Option<&Extent> {
+        let i = self.extents.partition_point(|e| e.offset <= block).checked_sub(1)?;
+        self.extents.get(i).filter(|e| block < e.offset.saturating_add(e.count))
+    }
+    /// First blocks of all directory blocks in `from..to`; each directory block is `step` blocks.
+    fn blocks(&self, from: u64, to: u64, step: u64) -> impl Iterator<Item = u64> + '_ {
+        let mut last = None;
+        self.extents.iter().filter(move |e| e.offset >= from && e.offset < to).flat_map(move |e| {
+            let first = e.offset / step * step;
+            let end = e.offset.saturating_add(e.count).min(to);
+            let blocks: Vec<u64> =
+                (first..end).step_by(step as usize).filter(|b| last.is_none_or(|l| *b > l)).collect();
+            last = blocks.last().copied().or(last);
+            blocks
+        })
+    }
+}
+
+impl Dir<'_> {
+    /// Reads the directory block at file block `at`; tells and gives none where it cannot be used.
+    pub(super) fn read(&self, map: &Map, at: u64, kind: &'static BlockType) -> Option<BlockRead> {
+        let v = self.pass.volume;
+        let g = &v.geometry;
+        let mut pieces = Vec::new();
+        for b in at..at + (1 << g.dir_block_log) {
+            let Some(daddr) = map.find(b).and_then(|e| g.fsblock_to_daddr(FsBlock(e.start + (b - e.offset)))) else {
+                self.tell(self.bad("block", Rule::Missing, Some(b)).found("a hole").expected("a directory block"));
+                return None;
+            };
+            pieces.push((daddr, g.block_size / 512));
+        }
+        match v.cache.read(&BlockKey::many(v.data, pieces), kind, g, OnDamage::Keep) {
+            Ok(block) => {
+                if let Some(c) = block.damage() {
+                    let fatal = matches!(c.rule, Rule::Magic | Rule::Uuid | Rule::Truncated);
+                    let mut c = Box::new(c.clone());
+                    c.at.offset = Some(FileBlock(at));
+                    self.tell(c);
+                    if fatal {
+                        return None;
+                    }
+                }
+                let owner = owner_of(&block);
+                if owner.is_some_and(|o| o != self.ino) {
+                    let c = self.bad("owner", Rule::Owner, Some(at)).expected(self.ino);
+                    self.tell(c.found(owner.map_or(0, |o| o.0)));
+                }
+                Some(block)
+            }
+            Err(e) => {
+                self.pass.found.add_error(e, || self.bad("block", Rule::Unreadable, Some(at)));
+                None
+            }
+        }
+    }
+
+    /// Reads one data block: notes its entries in `index`, and returns its largest unused piece.
+    fn data(&mut self, at: u64, block: &BlockRead, index: &mut Vec<Indexed>) -> u16 {
+        let g = &self.pass.volume.geometry;
+        for item in items(block, g) {
+            match item {
+                Ok(DataItem::Entry(e)) => {
+                    match join_address(g, FileBlock(at), e.offset) {
+                        Some(a) => index.push((hash_name(g, e.name), a)),
+                        None => self.tell(self.bad("address", Rule::Range, Some(at)).found(e.offset)),
+                    }
+                    self.entry(e.name, e.ino, e.ftype, Some(at));
+                }
+                Ok(DataItem::Unused { .. }) => {}
+                // The block's verifier has told of it unless it stopped at something else before.
+                Err(mut c) => {
+                    if block.damage().is_none() {
+                        c.at.offset = Some(FileBlock(at));
+                        self.tell(c);
+                    }
+                }
+            }
+        }
+        DataHeader::ref_from_prefix(block).map_or(0, |(h, _)| h.best_free[0].length.get())
+    }
+
+    fn map(&self, inode: &[u8]) -> Result<Map> {
+        Ok(Map { extents: all_extents(self.pass.volume, self.ino, inode, ForkKind::Data)? })
+    }
+
+    /// A directory that has blocks.
+    pub(super) fn blocks(&mut self, inode: &[u8], core: &Dinode) {
+        let g = &self.pass.volume.geometry;
+        let map = match self.map(inode) {
+            Ok(m) => m,
+            // The pass over inodes has told of a broken map.
+            Err(e) => return self.pass.found.add_error(e, || self.bad("map", Rule::Unreadable, None)),
+        };
+        let step = 1u64 << g.dir_block_log;
+        let (leaf, free) = (leaf_start(g).0, free_start(g).0);
+        let single = core.size.get() == u64::from(g.dir_block_size) && map.find(leaf).is_none();
+        let mut index: Vec<Indexed> = Vec::new();
+        let mut bests: Vec<u16> = Vec::new();
+        let blocks: Vec<u64> = map.blocks(0, leaf, step).collect();
+        let mut whole = true;
+        for at in &blocks {
+            let kind = if single { &DIR_BLOCK } else { &DIR_DATA };
+            let n = (at / step) as usize;
+            if n >= bests.len() && n < (1 << 24) {
+                bests.resize(n + 1, NULL_DATA_OFFSET);
+            }
+            let Some(block) = self.read(&map, *at, kind) else {
+                whole = false;
+                continue;
+            };
+            whole &= block.damage().is_none();
+            let best = self.data(*at, &block, &mut index);
+            if let Some(b) = bests.get_mut(n) {
+                *b = best;
+            }
+            if single {
+                self.block_form(&block, &mut index, whole);
+            }
+        }
+        if blocks.first() != Some(&0) {
+            self.tell(self.bad("block", Rule::Missing, Some(0)));
+        }
+        let size = bests.len() as u64 * u64::from(g.dir_block_size);
+        if core.size.get() != size {
+            self.tell(self.bad("size", Rule::Mismatch, None).found(core.size).expected(size));
+        }
+        if !single {
+            let node_form = self.index(&map, index, &bests, whole);
+            if node_form {
+                self.free_index(&map, &bests, free, step);
+            } else if map.blocks(free, u64::MAX, step).next().is_some() {
+                self.tell(self.bad("free", Rule::Extra, Some(free)).found("a free index in leaf form"));
+            }
+        }
+    }
+
+    fn block_form(&self, block: &BlockRead, index: &mut [Indexed], whole: bool) {
+        if block_type_of(block) != Some(&DIR_BLOCK) {
+            return;
+        }
+        let Some((tail, leaf)) = block_leaf(block) else {
+            return self.tell(self.bad("tail", Rule::Range, Some(0)));
+        };
+        let stale = leaf.iter().filter(|l| l.is_stale()).count();
+        if tail.stale.get() as usize != stale {
+            self.tell(self.bad("stale", Rule::Count, Some(0)).found(tail.stale).expected(stale));
+        }
+        let stored = leaf.iter().filter(|l| !l.is_stale()).map(|l| (l.hashval.get(), l.address.get())).collect();
+        self.compare_index(stored, index, whole);
+    }
+
+    /// Compares the index with the entries that were seen.
+    pub(super) fn compare_index(&self, mut stored: Vec<Indexed>, seen: &mut [Indexed], whole: bool) {
+        stored.sort_unstable();
+        seen.sort_unstable();
+        if !whole || stored == seen {
+            return;
+        }
+        let differs = stored.iter().zip(seen.iter()).find(|(a, b)| a != b);
+        let c = self.bad("index", Rule::Mismatch, None);
+        self.tell(match differs {
+            Some((a, b)) => c
+                .found(format_args!("hash {:#x} address {:#x}", a.0, a.1))
+                .expected(format_args!("hash {:#x} address {:#x}", b.0, b.1)),
+            None => c.found(format_args!("{} entries", stored.len())).expected(seen.len()),
+        });
+    }
+
+    /// Free index blocks against the data blocks.
+    fn free_index(&self, map: &Map, bests: &[u16], free: u64, step: u64) {
+        let g = &self.pass.volume.geometry;
+        let capacity = Free::capacity(g.dir_block_size as usize);
+        let mut next = 0;
+        for at in map.blocks(free, u64::MAX, step) {
+            let Some(block) = self.read(map, at, &DIR_FREE) else { continue };
+            let Some(index) = Free::from_bytes(&block) else { continue };
+            let first = ((at - free) / step) as usize * capacity;
+            if index.header.firstdb.get() as usize != first {
+                self.tell(self.bad("firstdb", Rule::Mismatch, Some(at)).found(index.header.firstdb).expected(first));
+            }
+            let used = index.bests.iter().filter(|b| b.get() != NULL_DATA_OFFSET).count();
+            if used != index.header.nused.get() as usize {
+                self.tell(self.bad("nused", Rule::Count, Some(at)).found(index.header.nused).expected(used));
+            }
+            next = first + index.bests.len();
+            for (i, best) in index.bests.iter().enumerate() {
+                let expected = bests.get(first + i).copied().unwrap_or(NULL_DATA_OFFSET);
+                if best.get() != expected {
+                    let c = self.bad("bests", Rule::Mismatch, Some(at));
+                    self.tell(c.found(format_args!("{} for data block {}", best.get(), first + i)).expected(expected));
+                    break;
+                }
+            }
+        }
+        if bests.len() > next {
+            self.tell(
+                self.bad("free", Rule::Missing, Some(free))
+                    .found(format_args!("{next} data blocks"))
+                    .expected(bests.len()),
+            );
+        }
+    }
+}
