@@ -15,6 +15,7 @@ pub mod dir;
 pub mod features;
 pub mod inode;
 pub mod log;
+pub mod metadump;
 pub mod quota;
 pub mod realtime;
 pub mod superblock;

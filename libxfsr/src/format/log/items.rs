@@ -413,12 +413,15 @@ pub fn inode_item(region: &[u8]) -> Result<InodeFormat, Box<Corruption>> {
     })
 }
 
-/// An EFI's or EFD's extents (start and length), whichever machine wrote them: the region's length tells. Kernels have also written
+/// Start and length of an extent.
+pub type StartLen = (u64, u32);
+
+/// An EFI's or EFD's extents, whichever machine wrote them: the region's length tells. Kernels have also written
 /// EFDs with one extent more than they count; so more room is no error.
 ///
 /// # Errors
 /// The region has room for fewer extents than it counts.
-pub fn efi_item(region: &[u8]) -> Result<(&EfiFormat, Vec<(u64, u32)>), Box<Corruption>> {
+pub fn efi_item(region: &[u8]) -> Result<(&EfiFormat, Vec<StartLen>), Box<Corruption>> {
     let (format, rest) = EfiFormat::ref_from_prefix(region).map_err(|_| short("efi", region))?;
     let n = usize::try_from(format.nextents.get()).unwrap_or(usize::MAX);
     if n.checked_mul(size_of::<EfiExtent>()).is_some_and(|b| b <= rest.len()) {

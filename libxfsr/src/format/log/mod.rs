@@ -195,7 +195,8 @@ pub fn record_checksum(headers: &[u8], data: &[u8], header_size: usize) -> u32 {
     crc32c::crc32c_append(crc, data)
 }
 
-/// Whether a record's checksum is right, whichever machine wrote it. A stored 0 is "not computed", which only mkfs's records have.
+/// Whether a record's checksum is right, whichever machine wrote it. False also for the record that mkfs writes, which stores 0
+/// for "not computed": who reads a log that was never mounted must allow for that.
 pub fn checksum_matches(headers: &[u8], data: &[u8]) -> bool {
     let Ok((h, _)) = RecordHeader::ref_from_prefix(headers) else { return false };
     CHECKSUM_HEADER_SIZES.iter().any(|&n| record_checksum(headers, data, n) == h.crc.get())
