@@ -1,10 +1,11 @@
 //! What the tests of the library and of the five programs share: images that the Linux kernel wrote ([`corpus`]), the
-//! tools whose verdicts count ([`oracle`]).
+//! tools whose verdicts count ([`oracle`]), and a generator of damage ([`damage`]).
 //!
 //! Everything here needs root, loop devices, a kernel with XFS and xfsprogs. Where one is missing, [`oracle::require`] says so
 //! and the test is skipped; with `XFSR_REQUIRE_ORACLES=1` it fails instead.
 
 pub mod corpus;
+pub mod damage;
 pub mod oracle;
 
 use std::ffi::OsStr;

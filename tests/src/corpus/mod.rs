@@ -1,7 +1,7 @@
 //! Images that the Linux kernel wrote, made on demand and kept under `target/xfsr-corpus/`.
 //!
 //! Ask with [`image`] (or [`obtain`], which says `SKIPPED` where the machine cannot make it). An image is read-only: work on a
-//! [`copy`]. Beside each image lies a manifest of what the kernel showed of it ([`manifest`]).
+//! [`copy`]. Beside each image lies a manifest of what the kernel showed of it ([`manifest()`]).
 //!
 //! The key of an image is a hash of its recipe and of the code that fills it, so a change of either makes it anew. Set
 //! `XFSR_CORPUS_DIR` to share the images between checkouts.

@@ -121,10 +121,10 @@ pub(super) static RECIPES: &[Recipe] = &[
             Attributes,
             Links,
             Odd,
+            SparseInodes,
             Reflink,
             Shared(1500),
             Churn(9000),
-            SparseInodes,
         ],
         quick: true,
         forms: &[
@@ -132,7 +132,6 @@ pub(super) static RECIPES: &[Recipe] = &[
             BtreeAttrFork,
             DeepExtents,
             BtreeDirectory,
-            SparseChunks,
             DeepFreeSpace,
             DeepInodes,
             DeepRmap,
@@ -186,7 +185,7 @@ pub(super) static RECIPES: &[Recipe] = &[
         name: "parent-1k",
         mkfs: &["-b", "size=1024", "-m", "rmapbt=1"],
         incompat: EXCHANGE | PARENT,
-        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory, SparseChunks, DeepRmap, DeepRefcount],
+        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory, DeepRmap, DeepRefcount],
         ..PLAIN
     },
     Recipe {
@@ -194,7 +193,7 @@ pub(super) static RECIPES: &[Recipe] = &[
         size: 500,
         mkfs: &["-b", "size=16384", "-m", "rmapbt=1", "-i", "nrext64=1"],
         parts: &[Directories, FragmentedDirectories, Files, Attributes, Links, Odd, Reflink, Shared(100), Churn(600)],
-        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory],
+        forms: &[BtreeFork, BtreeAttrFork],
         ..PLAIN
     },
     Recipe {
@@ -228,13 +227,13 @@ pub(super) static RECIPES: &[Recipe] = &[
     Recipe {
         name: "i2k-n16k",
         mkfs: &["-i", "size=2048,nrext64=1", "-n", "size=16384", "-m", "rmapbt=1"],
-        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory, SparseChunks],
+        forms: &[BtreeFork, BtreeDirectory, SparseChunks],
         ..PLAIN
     },
     Recipe {
         name: "b1k-n8k",
         mkfs: &["-b", "size=1024", "-n", "size=8192", "-i", "nrext64=1", "-m", "rmapbt=1"],
-        forms: &[BtreeFork, BtreeAttrFork, SparseChunks, DeepRmap],
+        forms: &[BtreeFork, BtreeAttrFork, DeepRmap],
         ..PLAIN
     },
     Recipe {
