@@ -80,7 +80,7 @@ impl From<&Devices> for Devices {
 
 impl Devices {
     /// The arguments `-l LOG -r RT` that xfsprogs takes.
-    fn arguments(&self) -> Vec<OsString> {
+    pub fn arguments(&self) -> Vec<OsString> {
         let mut args = Vec::new();
         for (flag, path) in [("-l", &self.log), ("-r", &self.rt)] {
             if let Some(path) = path {

@@ -1,0 +1,93 @@
+//! `xfsr-repair -n` on filesystems that the kernel wrote: clean ones, damaged ones, ones with a dirty log.
+
+use std::ffi::OsString;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use xfsr_tests::corpus;
+use xfsr_tests::oracle::{self, Devices, Verdict};
+
+fn check(devices: &Devices, extra: &[&str]) -> Verdict {
+    let mut args: Vec<OsString> = ["-n"].iter().chain(extra).map(OsString::from).collect();
+    args.extend(devices.arguments());
+    args.push(devices.data.clone().into());
+    oracle::verdict(env!("CARGO_BIN_EXE_xfsr-repair"), &args).unwrap()
+}
+
+#[test]
+fn nothing_is_found_on_clean_images_and_dirty_logs_are_told() {
+    let mut seen = 0;
+    for recipe in corpus::selected() {
+        let Some(devices) = corpus::obtain(recipe.name) else { continue };
+        let v = check(&devices, &[]);
+        let dirty = recipe.name.starts_with("dirty");
+        assert_eq!(v.code, if dirty { 2 } else { 0 }, "{}:\n{}", recipe.name, v.output);
+        if dirty {
+            assert!(v.output.contains("log is dirty, not checked"), "{}", v.output);
+        } else {
+            assert!(!v.output.contains("corrupt:"), "{}: {}", recipe.name, v.output);
+        }
+        seen += 1;
+    }
+    assert!(seen > 0 || std::env::var_os("XFSR_REQUIRE_ORACLES").is_none(), "no image was checked");
+}
+
+#[test]
+fn the_report_is_json_on_request() {
+    let Some(devices) = corpus::obtain("default") else { return };
+    let v = check(&devices, &["--json"]);
+    let report: serde_json::Value = serde_json::from_str(&v.output).unwrap();
+    assert_eq!(report["findings"].as_array().map(Vec::len), Some(0));
+    assert!(report["counts"]["inodes"].as_u64() > Some(64));
+}
+
+fn damaged(name: &str, change: impl Fn(&Path)) -> Option<Verdict> {
+    corpus::obtain(name)?;
+    let dir = tempfile::tempdir().unwrap();
+    let devices = corpus::copy(name, dir.path());
+    change(&devices.data);
+    assert_eq!(oracle::xfs_repair_n(&devices, &[]).unwrap().code, 1, "the stock tool does not see the damage");
+    let v = check(&devices, &["--json"]);
+    assert_eq!(v.code, 1, "{}", v.output);
+    Some(v)
+}
+
+#[test]
+fn a_wrong_free_count_is_found_with_its_place() {
+    let set = |image: &Path| {
+        oracle::xfs_db_write(image, &["agf 1", "write -d freeblks 77"]).unwrap();
+    };
+    let Some(v) = damaged("default", set) else { return };
+    let report: serde_json::Value = serde_json::from_str(&v.output).unwrap();
+    let hit = report["findings"].as_array().unwrap().iter().find(|f| f["field"] == "freeblks").unwrap();
+    assert_eq!(
+        (hit["structure"].as_str(), hit["at"]["ag"].as_u64(), hit["found"].as_str()),
+        (Some("agf"), Some(1), Some("77"))
+    );
+}
+
+#[test]
+fn a_zeroed_primary_superblock_does_not_stop_the_check() {
+    let zero = |image: &Path| {
+        let f = std::fs::OpenOptions::new().write(true).open(image).unwrap();
+        f.write_all_at(&[0; 512], 0).unwrap();
+    };
+    let Some(v) = damaged("default", zero) else { return };
+    assert!(v.output.contains("\"primary\""), "{}", v.output);
+}
+
+#[test]
+fn what_is_no_filesystem_is_refused_in_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("noise.img");
+    std::fs::write(&path, vec![0x5a; 1 << 20]).unwrap();
+    let v = check(&Devices::from(path.as_path()), &[]);
+    assert_eq!(v.code, 1);
+    assert!(v.output.contains("sb.magicnum.magic"), "{}", v.output);
+}
+
+#[test]
+fn without_n_nothing_is_done() {
+    let v = oracle::verdict(env!("CARGO_BIN_EXE_xfsr-repair"), &["/nonexistent".into()]).unwrap();
+    assert_eq!(v.code, 1);
+    assert!(v.output.contains("only checks"), "{}", v.output);
+}
