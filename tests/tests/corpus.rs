@@ -146,3 +146,22 @@ fn sparse_chunks(devices: &Devices, ag: u64) -> bool {
 fn number(text: &str) -> u64 {
     text.rsplit(' ').next().unwrap_or_default().trim().parse().unwrap_or_else(|_| panic!("not a number: {text}"))
 }
+
+#[test]
+fn the_guest_makes_quota_realtime_and_case_folding() {
+    for (recipe, devices) in selected(|r| r.guest) {
+        let sb = oracle::xfs_db(&devices, &["sb 0", "print uquotino gquotino pquotino rextents versionnum"]).unwrap();
+        let value = |field: &str| {
+            let line = sb.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(" = ")).unwrap();
+            line.to_owned()
+        };
+        let entries = corpus::manifest(recipe.name);
+        assert!(entries.len() > 10, "{}: {} entries", recipe.name, entries.len());
+        match recipe.name {
+            "quota" => assert!(["uquotino", "gquotino", "pquotino"].iter().all(|f| number(&value(f)) > 100), "{sb}"),
+            "realtime" => assert!(number(&value("rextents")) > 1000, "{sb}"),
+            "ascii-ci" => assert!(u32::from_str_radix(&value("versionnum")[2..], 16).unwrap() & 0x4000 != 0, "{sb}"),
+            other => panic!("what must {other} have?"),
+        }
+    }
+}

@@ -11,7 +11,7 @@ use super::fill::{Filler, Shape};
 use super::recipes::{End, Recipe};
 use super::{Files, directory, manifest};
 use crate::oracle::{self, Devices, Mount};
-use crate::{FileLock, copy_sparse};
+use crate::{FileLock, copy_sparse, run};
 
 pub(super) fn build(recipe: &Recipe, files: &Files) -> Result<()> {
     let directory = directory();
@@ -24,9 +24,13 @@ pub(super) fn build(recipe: &Recipe, files: &Files) -> Result<()> {
     remove_others(&directory, recipe.name)?;
     let aside = tempfile::Builder::new().prefix(&format!(".{}-", recipe.name)).tempdir_in(&directory)?;
     let devices = empty_devices(recipe, aside.path())?;
-    make(recipe, &devices)?;
     let listing = aside.path().join("manifest");
+    let listed = if recipe.guest { Some(make_in_guest(recipe, &devices)?) } else { None };
+    if listed.is_none() {
+        make(recipe, &devices)?;
+    }
     let entries = match recipe.end {
+        End::Clean if listed.is_some() => listed.unwrap_or_default(),
         End::Dirty => {
             crash(recipe, &devices)?;
             let recovered = aside.path().join("recovered");
@@ -117,6 +121,51 @@ fn make(recipe: &Recipe, devices: &Devices) -> Result<()> {
         filler.part(*part)?;
     }
     mount.unmount()
+}
+
+/// As [`make`], with the guest's kernel; gives the manifest too, because this kernel may not mount the image at all.
+fn make_in_guest(recipe: &Recipe, devices: &Devices) -> Result<Vec<manifest::Entry>> {
+    ensure!(recipe.end == End::Clean && recipe.log == 0, "the guest makes clean images with an internal log only");
+    let guest = oracle::Guest::find().context("no guest kernel")?;
+    oracle::mkfs_xfs(recipe.mkfs, devices)?;
+    let shape = shape(recipe, &devices.data)?;
+    let program = guest_program()?;
+    let mut options = vec![recipe.mount.to_owned()];
+    if devices.rt.is_some() {
+        options.push("rtdev=/dev/vdb".to_owned());
+    }
+    options.retain(|o| !o.is_empty());
+    let options = options.join(",");
+    let quota = if recipe.mount.contains("quota") {
+        "xfs_quota -x -c 'limit -u bsoft=1m bhard=9m isoft=50 ihard=90 1001' -c 'limit -g bsoft=2m bhard=8m 500' \
+         -c 'limit -p bhard=7m 101' -c 'timer -u -b 3days' /mnt\n"
+    } else {
+        ""
+    };
+    let mount = |options: &str| format!("mount -t xfs -o 'noatime,{options}' /dev/vda /mnt");
+    let Shape { block, directory, inode, .. } = shape;
+    let name = recipe.name;
+    let (first, second) = (mount(&options), mount(&format!("ro,{options}")));
+    let command = format!(
+        "set -e\n{first}\nxfsr-guest fill {name} /mnt {block} {directory} {inode}\n{quota}umount /mnt\n{second}\nxfsr-guest manifest /mnt"
+    );
+    let disks = [Some(&devices.data), devices.rt.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
+    let job = oracle::GuestJob { disks, programs: vec![&program], timeout: 180, ..Default::default() };
+    let verdict = guest.run(&job, &command)?;
+    ensure!(verdict.clean() && !verdict.output.contains("[kernel]"), "the guest: {}", verdict.output);
+    manifest::parse(&verdict.output)
+}
+
+/// The program that runs in the guest, built by the cargo that runs this test.
+fn guest_program() -> Result<PathBuf> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let target = crate::target_dir();
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let (target_text, package) = (target.to_string_lossy(), ["-p", "xfsr-tests", "--bin", "xfsr-guest"]);
+    let mut args = vec!["build", "--quiet", "--manifest-path", manifest, "--target-dir", &target_text];
+    args.extend(package);
+    run(&cargo, &args)?;
+    Ok(target.join("debug/xfsr-guest"))
 }
 
 /// Reads block, directory block and inode size from the superblock.

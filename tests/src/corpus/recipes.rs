@@ -261,4 +261,21 @@ pub(super) static RECIPES: &[Recipe] = &[
     },
     Recipe { name: "dirty-external-log", log: 64, end: End::Dirty, ..PLAIN },
     Recipe { name: "dirty-stripes", mkfs: &["-l", "su=256k", "-s", "size=4096"], end: End::Dirty, ..PLAIN },
+    Recipe {
+        name: "quota",
+        mkfs: &["-m", "rmapbt=1"],
+        mount: "uquota,gquota,pquota",
+        parts: &[Owners, Files, Links],
+        guest: true,
+        ..PLAIN
+    },
+    Recipe {
+        name: "realtime",
+        mkfs: &["-m", "reflink=0", "-r", "extsize=64k"],
+        rt: 200,
+        parts: &[Realtime, Files],
+        guest: true,
+        ..PLAIN
+    },
+    Recipe { name: "ascii-ci", mkfs: &["-n", "version=ci"], parts: &[Cases, Files], guest: true, ..PLAIN },
 ];
