@@ -172,6 +172,13 @@ fn verify_agi(bytes: &[u8], at: &Context<'_>) -> Verdict {
         range(N, "free_level", at, agi.free_level.get(), 1, u32::from(g.max_levels.ino))?;
         range(N, "free_root", at, agi.free_root.get(), 1, length - 1)?;
     }
+    let inodes = u32::try_from(u64::from(length) << g.inopb_log).unwrap_or(u32::MAX);
+    range(N, "count", at, agi.count.get(), 0, inodes)?;
+    range(N, "freecount", at, agi.freecount.get(), 0, agi.count.get())?;
+    if g.features.inobtcnt() {
+        range(N, "iblocks", at, agi.iblocks.get(), 1, length)?;
+        range(N, "fblocks", at, agi.fblocks.get(), u32::from(g.features.finobt()), length)?;
+    }
     for u in &agi.unlinked {
         let v = u.get();
         if v != NULL_AGINO && !g.is_valid_agino(agno, crate::units::AgIno(v)) {
@@ -228,3 +235,74 @@ pub static AGFL: BlockType = BlockType {
         seal_checksum(b, offset_of!(Agfl, crc));
     },
 };
+
+#[cfg(test)]
+mod tests {
+    use super::{AGF, AGFL, AGI, Agi};
+    use crate::format::Context;
+    use crate::geometry::test_geometry;
+    use crate::units::{AgNumber, Lsn};
+    use proptest::prelude::{any, prop, proptest};
+    use zerocopy::FromBytes;
+
+    fn agi(change: impl FnOnce(&mut Agi)) -> Option<String> {
+        let g = test_geometry();
+        let mut b = vec![0; 512];
+        let h = Agi::mut_from_prefix(&mut b).expect("long enough").0;
+        h.magicnum.set(super::AGI_MAGIC);
+        h.versionnum.set(1);
+        h.seqno.set(1);
+        h.length.set(19_200);
+        h.count.set(64);
+        h.freecount.set(61);
+        h.root.set(3);
+        h.level.set(1);
+        h.free_root.set(4);
+        h.free_level.set(1);
+        h.iblocks.set(1);
+        h.fblocks.set(1);
+        h.unlinked = [u32::MAX.into(); super::UNLINKED_BUCKETS];
+        h.uuid = g.meta_uuid;
+        change(h);
+        (AGI.seal)(&mut b, Lsn(0));
+        let at = Context { geometry: &g, daddr: g.header_daddr(AgNumber(1), 2) };
+        (AGI.verify)(&b, &at).err().map(|c| c.code())
+    }
+
+    #[test]
+    fn inode_headers_are_checked() {
+        assert_eq!(agi(|_| {}), None);
+        type Change = fn(&mut Agi);
+        let cases: [(&str, Change); 8] = [
+            ("agi.seqno.range", |h| h.seqno.set(2)),
+            ("agi.length.range", |h| h.length.set(19_199)),
+            ("agi.root.range", |h| h.root.set(19_200)),
+            ("agi.level.range", |h| h.level.set(9)),
+            ("agi.count.range", |h| h.count.set(19_200 * 8 + 1)),
+            ("agi.freecount.range", |h| h.freecount.set(65)),
+            ("agi.iblocks.range", |h| h.iblocks.set(0)),
+            ("agi.unlinked.range", |h| h.unlinked[7].set(7)),
+        ];
+        for (want, change) in cases {
+            assert_eq!(agi(change).as_deref(), Some(want));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(b in prop::collection::vec(any::<u8>(), 0..600), n in 0u32..5) {
+            let g = test_geometry();
+            let at = Context { geometry: &g, daddr: g.header_daddr(AgNumber(n), 1) };
+            for t in [&AGF, &AGI, &AGFL] {
+                let mut b = b.clone();
+                for magic in [super::AGF_MAGIC, super::AGI_MAGIC, super::AGFL_MAGIC] {
+                    if let Some(m) = b.first_chunk_mut::<4>() {
+                        *m = magic.to_be_bytes();
+                    }
+                    (t.seal)(&mut b, Lsn(0));
+                    let _ = (t.verify)(&b, &at);
+                }
+            }
+        }
+    }
+}

@@ -315,6 +315,20 @@ pub const RTRMAP: Layout = Layout { header: 72, record: 24, key: 40, pointer: 8 
 /// Reference counts of a realtime group.
 pub const RTREFCOUNT: Layout = Layout { header: 72, record: 12, key: 4, pointer: 8 };
 
+/// Most levels that this tree can have in this filesystem.
+fn max_levels(name: &str, at: &Context<'_>) -> u8 {
+    let l = &at.geometry.max_levels;
+    let max = match name {
+        "bnobt" | "cntbt" => l.bno,
+        "inobt" | "finobt" => l.ino,
+        "rmapbt" => l.rmap,
+        "refcountbt" => l.refcount,
+        "bmbt" => l.bmap_data.max(l.bmap_attr),
+        _ => MAX_LEVELS,
+    };
+    max.min(MAX_LEVELS)
+}
+
 fn verify_counts(
     name: &'static str,
     level: u16,
@@ -323,8 +337,18 @@ fn verify_counts(
     block: usize,
     at: &Context<'_>,
 ) -> Verdict {
-    if level >= u16::from(MAX_LEVELS) {
-        return Err(Corruption::new(name, "level", Rule::Range).at_daddr(at.daddr).found(level));
+    let levels = u16::from(max_levels(name, at));
+    if level >= levels {
+        return Err(Corruption::new(name, "level", Rule::Range)
+            .at_daddr(at.daddr)
+            .found(level)
+            .expected(format_args!("less than {levels}")));
+    }
+    if level > 0 && numrecs == 0 {
+        return Err(Corruption::new(name, "numrecs", Rule::Count)
+            .at_daddr(at.daddr)
+            .found(0)
+            .expected("at least one pointer in a node"));
     }
     let (max, _) = layout.limits(block, level);
     if usize::from(numrecs) > max {
