@@ -9,6 +9,8 @@ pub mod attr;
 pub mod btree;
 pub mod cache;
 pub mod check;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod control;
 pub mod dir;
 pub mod error;
@@ -19,6 +21,7 @@ pub mod journal;
 pub mod kernel;
 pub mod mkfs;
 pub mod space;
+pub mod spaceman;
 pub mod target;
 pub mod text;
 pub mod units;

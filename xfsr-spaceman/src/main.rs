@@ -1,3 +1,12 @@
-//! Placeholder until the library below it is in place.
+//! Shows the space of an XFS filesystem, unmounted or mounted.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod args;
+mod render;
+mod run;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(run::main())
+}

@@ -218,3 +218,6 @@ pub type InumbersBuffer = WithRecords<BulkRequest, Inumbers, INUMBERS_BATCH>;
 const _: () = assert!(offset_of!(FsmapBuffer, records) == 192);
 const _: () = assert!(offset_of!(BulkstatBuffer, records) == 64);
 const _: () = assert!(offset_of!(InumbersBuffer, records) == 64);
+
+/// `FSLABEL_MAX`: bytes that GETFSLABEL writes.
+pub const LABEL_MAX: usize = 256;

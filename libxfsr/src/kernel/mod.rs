@@ -106,6 +106,37 @@ impl Mounted {
         self.geometry.flags & flag != 0
     }
 
+    /// The kernel's number of the data device, as GETFSMAP tells it.
+    ///
+    /// # Errors
+    /// [`Error::Open`].
+    pub fn device(&self) -> Result<u32> {
+        let dev = rustix::fs::fstat(&self.file).map_err(|e| Error::open(&self.path, e))?.st_dev;
+        let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
+        Ok(minor & 0xff | major << 8 | (minor & !0xff) << 12)
+    }
+
+    /// Name of the data device, or the path where the system does not tell.
+    pub fn device_name(&self) -> String {
+        let name = rustix::fs::fstat(&self.file).ok().and_then(|s| {
+            let (major, minor) = (rustix::fs::major(s.st_dev), rustix::fs::minor(s.st_dev));
+            let link = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+            Some(format!("/dev/{}", link.file_name()?.to_str()?))
+        });
+        name.unwrap_or_else(|| self.path.display().to_string())
+    }
+
+    /// The label.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] before Linux 4.18.
+    pub fn label(&self) -> Result<Vec<u8>> {
+        let mut label = [0; abi::LABEL_MAX];
+        sys::label(self.fd(), &mut label)
+            .map_err(|e| refused("FS_IOC_GETFSLABEL", "since Linux 4.18", &self.path, e))?;
+        Ok(label.split(|b| *b == 0).next().unwrap_or(&[]).to_vec())
+    }
+
     /// Writes out what is dirty and waits: later answers then agree with the disk.
     ///
     /// # Errors

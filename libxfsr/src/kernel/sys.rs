@@ -7,7 +7,7 @@
 
 use super::abi::{
     AgGeometry, BULKSTAT_BATCH, BulkRequest, BulkstatBuffer, FSMAP_BATCH, FsGeometry, FsmapBuffer, FsmapHead,
-    INUMBERS_BATCH, InumbersBuffer,
+    INUMBERS_BATCH, InumbersBuffer, LABEL_MAX,
 };
 use rustix::io::Result;
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
@@ -18,6 +18,7 @@ const AG_GEOMETRY: Opcode = opcode::read_write::<AgGeometry>(b'X', 61);
 const GETFSMAP: Opcode = opcode::read_write::<FsmapHead>(b'X', 59);
 const BULKSTAT: Opcode = opcode::read::<BulkRequest>(b'X', 127);
 const INUMBERS: Opcode = opcode::read::<BulkRequest>(b'X', 128);
+const GETFSLABEL: Opcode = opcode::read::<[u8; LABEL_MAX]>(0x94, 49);
 
 pub(super) fn geometry(fd: BorrowedFd<'_>, value: &mut FsGeometry) -> Result<()> {
     // SAFETY: XFS_IOC_FSGEOMETRY writes one struct xfs_fsop_geom (256 bytes, asserted in abi), of which every bit pattern is
@@ -49,4 +50,9 @@ pub(super) fn inumbers(fd: BorrowedFd<'_>, value: &mut InumbersBuffer) -> Result
     value.head.icount = INUMBERS_BATCH as u32;
     // SAFETY: as for bulkstat, with struct xfs_inumbers as the record.
     unsafe { ioctl(fd, Updater::<INUMBERS, InumbersBuffer>::new(value)) }
+}
+
+pub(super) fn label(fd: BorrowedFd<'_>, value: &mut [u8; LABEL_MAX]) -> Result<()> {
+    // SAFETY: FS_IOC_GETFSLABEL writes FSLABEL_MAX (256) bytes at most.
+    unsafe { ioctl(fd, Updater::<GETFSLABEL, [u8; LABEL_MAX]>::new(value)) }
 }

@@ -1,0 +1,23 @@
+//! What the programs share: sizes, output, exit codes, progress and Ctrl-C. Behind the cargo feature `cli`; the rest of the
+//! library never prints.
+
+mod interrupt;
+mod output;
+mod progress;
+mod size;
+
+pub use interrupt::{interrupted, watch};
+pub use output::{exit, fail, note, print, print_json, print_json_to};
+pub use progress::{ProgressMode, Reporter};
+pub use size::{Units, parse_size, show_size};
+
+/// Options that every program has. Flatten it into the program's own.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub struct Common {
+    /// Print answers as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Tell the progress of long work on standard error: as text (only on a terminal), as JSON lines, or not
+    #[arg(long, global = true, value_enum, value_name = "FORM", default_value = "text")]
+    pub progress: ProgressMode,
+}

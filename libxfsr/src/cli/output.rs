@@ -1,0 +1,58 @@
+//! Printing. Bytes that come from a disk go through [`text::escape`](crate::text::escape) first.
+
+use crate::error::Error;
+use std::io::Write;
+
+/// Exit codes that mean the same in every program that has none prescribed by its counterpart.
+pub mod exit {
+    /// Done.
+    pub const OK: u8 = 0;
+    /// The job failed: damage, an I/O error, a missing feature.
+    pub const FAILED: u8 = 1;
+    /// Wrong usage.
+    pub const USAGE: u8 = 2;
+    /// Ended by Ctrl-C.
+    pub const INTERRUPTED: u8 = 130;
+}
+
+/// Writes an answer to standard output. A reader that went away is no error: nobody is left to tell.
+pub fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Writes a value as one document of JSON.
+///
+/// # Errors
+/// When it cannot be serialised or written; a reader that went away is no error.
+pub fn print_json_to(out: &mut dyn Write, value: &impl serde::Serialize) -> std::io::Result<()> {
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    match out.write_all(&text).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes a value as JSON to standard output.
+///
+/// # Errors
+/// As [`print_json_to`].
+pub fn print_json(value: &impl serde::Serialize) -> std::io::Result<()> {
+    print_json_to(&mut std::io::stdout().lock(), value)
+}
+
+/// Tells the user something on standard error.
+pub fn note(program: &str, text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{program}: {text}");
+}
+
+/// Tells of an error on standard error and gives the exit code for it.
+pub fn fail(program: &str, error: &Error) -> u8 {
+    note(program, &error.to_string());
+    match error {
+        Error::Stopped if super::interrupted() => exit::INTERRUPTED,
+        Error::Invalid(_) => exit::USAGE,
+        _ => exit::FAILED,
+    }
+}

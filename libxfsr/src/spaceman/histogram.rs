@@ -1,0 +1,201 @@
+//! Free extents, counted by size.
+
+use super::SpaceBackend;
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::units::{AgBlock, AgNumber};
+use serde::Serialize;
+use std::ops::ControlFlow;
+
+/// How the sizes are cut into bins. Each bin ends where the next one starts, the last at the size of an AG.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Bins {
+    /// Bins that start at the powers of two, or of another factor from 2.
+    Powers(u32),
+    /// Bins of equal width, from 1.
+    Equal(u32),
+    /// Bins that start at these sizes.
+    From(Vec<u32>),
+}
+
+/// One bin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Bin {
+    /// Smallest extent in it, in blocks.
+    pub from: u32,
+    /// Largest extent in it.
+    pub to: u32,
+    /// Extents in it.
+    pub extents: u64,
+    /// Their blocks.
+    pub blocks: u64,
+}
+
+/// Bins beyond which a histogram is refused: nobody reads it, and memory must stay bounded.
+const MAX_BINS: u32 = 1 << 20;
+
+impl Bins {
+    /// The empty bins for extents of up to `largest` blocks.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a width or factor that makes no bins, or too many.
+    pub fn empty(&self, largest: u32) -> Result<Vec<Bin>> {
+        let mut starts = vec![1u32];
+        match self {
+            Self::Powers(f) if *f < 2 => {
+                return Err(Error::invalid(format!("the factor is {f}; at least 2 is needed")));
+            }
+            Self::Powers(f) => {
+                let mut low = *f;
+                while low <= largest {
+                    starts.push(low);
+                    let Some(next) = low.checked_mul(*f) else { break };
+                    low = next;
+                }
+            }
+            Self::Equal(0) => return Err(Error::invalid("the bin size is 0; at least 1 is needed")),
+            Self::Equal(w) => {
+                if largest / w > MAX_BINS {
+                    let least = largest / MAX_BINS + 1;
+                    return Err(Error::invalid(format!("the bin size is {w}; at least {least} is needed here")));
+                }
+                starts.extend((1..=largest / w).filter_map(|i| i.checked_mul(*w)?.checked_add(1)));
+                starts.retain(|s| *s <= largest);
+            }
+            Self::From(lows) => {
+                if let Some(bad) = lows.iter().find(|l| **l == 0 || **l > largest) {
+                    return Err(Error::invalid(format!("a bin starts at {bad}; 1 to {largest} is allowed")));
+                }
+                starts.extend(lows);
+                starts.sort_unstable();
+                starts.dedup();
+            }
+        }
+        let ends = starts.iter().skip(1).map(|s| s - 1).chain([largest.max(1)]);
+        Ok(starts.iter().zip(ends).map(|(from, to)| Bin { from: *from, to, extents: 0, blocks: 0 }).collect())
+    }
+}
+
+/// What to collect.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Freesp {
+    /// These AGs only; all if empty.
+    pub ags: Vec<AgNumber>,
+    /// The bins.
+    pub bins: Bins,
+    /// Keep each extent.
+    pub each_extent: bool,
+}
+
+/// A free extent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct FreeExtent {
+    /// AG.
+    pub ag: AgNumber,
+    /// First block.
+    pub agbno: AgBlock,
+    /// Blocks.
+    pub blocks: u32,
+}
+
+/// Free space of one AG.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct AgFree {
+    /// AG.
+    pub ag: AgNumber,
+    /// Free extents.
+    pub extents: u64,
+    /// Free blocks.
+    pub blocks: u64,
+}
+
+/// Free space, counted.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct FreeSpace {
+    /// All bins, also the empty ones.
+    pub bins: Vec<Bin>,
+    /// Per AG.
+    pub ags: Vec<AgFree>,
+    /// Free extents.
+    pub extents: u64,
+    /// Free blocks.
+    pub blocks: u64,
+    /// Each extent, where asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub list: Vec<FreeExtent>,
+}
+
+impl FreeSpace {
+    /// Blocks of the average extent; 0 where there is none.
+    pub fn average(&self) -> f64 {
+        if self.extents == 0 { 0.0 } else { self.blocks as f64 / self.extents as f64 }
+    }
+
+    fn add(&mut self, blocks: u32) {
+        let after = self.bins.partition_point(|b| b.from <= blocks);
+        if let Some(bin) = after.checked_sub(1).and_then(|i| self.bins.get_mut(i)) {
+            bin.extents += 1;
+            bin.blocks += u64::from(blocks);
+        }
+        self.extents += 1;
+        self.blocks += u64::from(blocks);
+    }
+}
+
+/// Collects free space.
+///
+/// # Errors
+/// [`Error::Invalid`] for AGs or bins that do not exist; else the backend's.
+pub fn collect(backend: &dyn SpaceBackend, what: &Freesp, control: &Control<'_>) -> Result<FreeSpace> {
+    let shape = backend.shape();
+    let largest = shape.ag_blocks;
+    let mut free =
+        FreeSpace { bins: what.bins.empty(largest)?, ags: Vec::new(), extents: 0, blocks: 0, list: Vec::new() };
+    if let Some(bad) = what.ags.iter().find(|a| a.0 >= shape.ag_count) {
+        return Err(Error::invalid(format!("AG {bad} does not exist; 0 to {} do", shape.ag_count.saturating_sub(1))));
+    }
+    let mut ags = what.ags.clone();
+    ags.sort_unstable();
+    ags.dedup();
+    let total = if ags.is_empty() { u64::from(shape.ag_count) } else { ags.len() as u64 };
+    let all = (0..if ags.is_empty() { shape.ag_count } else { 0 }).map(AgNumber);
+    for (done, ag) in ags.iter().copied().chain(all).enumerate() {
+        control.tell("free space", done as u64, Some(total));
+        let (extents, blocks) = (free.extents, free.blocks);
+        backend.free_space(ag, control, &mut |ag, agbno, blocks| {
+            free.add(blocks);
+            if what.each_extent {
+                free.list.push(FreeExtent { ag, agbno, blocks });
+            }
+            ControlFlow::Continue(())
+        })?;
+        free.ags.push(AgFree { ag, extents: free.extents - extents, blocks: free.blocks - blocks });
+    }
+    Ok(free)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Bins;
+
+    fn edges(bins: &Bins, largest: u32) -> Vec<(u32, u32)> {
+        bins.empty(largest).unwrap().iter().map(|b| (b.from, b.to)).collect()
+    }
+
+    #[test]
+    fn bins_cover_every_size_once() {
+        assert_eq!(edges(&Bins::Powers(2), 9), [(1, 1), (2, 3), (4, 7), (8, 9)]);
+        assert_eq!(edges(&Bins::Powers(3), 30), [(1, 2), (3, 8), (9, 26), (27, 30)]);
+        assert_eq!(edges(&Bins::Equal(10), 25), [(1, 10), (11, 20), (21, 25)]);
+        assert_eq!(edges(&Bins::From(vec![20, 5]), 25), [(1, 4), (5, 19), (20, 25)]);
+    }
+
+    #[test]
+    fn impossible_bins_are_refused() {
+        assert!(Bins::Powers(1).empty(100).is_err());
+        assert!(Bins::Equal(0).empty(100).is_err());
+        assert!(Bins::Equal(1).empty(u32::MAX).is_err());
+        assert!(Bins::From(vec![101]).empty(100).is_err());
+        assert!(Bins::Powers(2).empty(u32::MAX).is_ok());
+    }
+}

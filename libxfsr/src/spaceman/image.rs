@@ -1,0 +1,280 @@
+//! The answers from the bytes of an unmounted filesystem.
+
+use super::fsmap::{Device, Mapping, Owner};
+use super::{EachFree, EachMapping, Frag, FragCounter, Shape, SpaceBackend};
+use crate::btree::kinds::{Bno, Inobt, Refcount, Rmap};
+use crate::btree::{Cursor, Kind, Store, query};
+use crate::cache::OnDamage;
+use crate::control::Control;
+use crate::error::{Corruption, Error, ForkKind, Result, Rule};
+use crate::format::Context;
+use crate::format::btree::{
+    InobtRec, REFCOUNT_COW, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_OFFSET_MASK, RMAP_UNWRITTEN, RefcountKey, RmapRec,
+};
+use crate::format::inode::{Dinode, verify_dinode};
+use crate::inode::fork;
+use crate::mkfs::Report;
+use crate::space::{AgStore, AgTree};
+use crate::units::{AgBlock, AgIno, AgNumber, Ino};
+use crate::volume::Volume;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use zerocopy::big_endian::U32;
+
+/// An image or device, read directly.
+#[derive(Debug)]
+pub struct Image {
+    volume: Volume,
+    name: String,
+    log: Option<PathBuf>,
+}
+
+/// Steps between two looks at the control.
+const CHECK_EVERY: u64 = 1024;
+
+/// Calls `each` with the records of a tree, in order. Records that are not in order end the walk, so it is finite.
+fn walk<K: Kind, S: Store>(
+    store: &S,
+    control: &Control<'_>,
+    each: &mut dyn FnMut(&K::Record) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    let Some(mut cursor) = Cursor::<K, S>::first(store)? else { return Ok(()) };
+    let mut before: Option<K::Record> = None;
+    for step in 0u64.. {
+        if step % CHECK_EVERY == 0 {
+            control.check()?;
+        }
+        let Some(r) = cursor.record() else { break };
+        if before.as_ref().is_some_and(|b| !K::in_order(b, &r)) {
+            let c = Corruption::new(K::NAME, "recs", Rule::Order).found(K::show(&K::low(&r)));
+            return Err(store.locate(c, None).into());
+        }
+        if each(&r)?.is_break() || !cursor.advance()? {
+            break;
+        }
+        before = Some(r);
+    }
+    Ok(())
+}
+
+/// Turns extents in ascending order into mappings without gaps.
+struct Gaps<'a, 'e> {
+    next: u64,
+    gap: Owner,
+    broken: bool,
+    each: &'a mut (dyn FnMut(&Mapping) -> ControlFlow<()> + 'e),
+}
+
+impl Gaps<'_, '_> {
+    fn emit(&mut self, m: &Mapping) -> ControlFlow<()> {
+        if m.physical > self.next {
+            let gap = Mapping::special(Device::Data, self.next, m.physical - self.next, self.gap);
+            if (self.each)(&gap).is_break() {
+                self.broken = true;
+                return ControlFlow::Break(());
+            }
+        }
+        self.next = self.next.max(m.physical.saturating_add(m.length));
+        if m.length > 0 && (self.each)(m).is_break() {
+            self.broken = true;
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Image {
+    /// Over a volume; `name` is what `info` calls it, `log` an external log.
+    pub fn new(volume: Volume, name: String, log: Option<PathBuf>) -> Self {
+        Self { volume, name, log }
+    }
+
+    /// The volume.
+    pub fn volume(&self) -> &Volume {
+        &self.volume
+    }
+    /// The external log's path, where one was given.
+    pub fn log(&self) -> Option<&Path> {
+        self.log.as_deref()
+    }
+
+    fn store(&self, ag: AgNumber, tree: AgTree) -> Result<AgStore<'_>> {
+        AgStore::new(&self.volume, ag, tree, OnDamage::Fail)
+    }
+
+    /// Byte address of a block of an AG.
+    fn physical(&self, ag: AgNumber, agbno: AgBlock) -> u64 {
+        self.volume.geometry.agbno_to_daddr(ag, agbno).bytes()
+    }
+
+    fn require_inside(&self, tree: &'static str, ag: AgNumber, start: u32, count: u32) -> Result<()> {
+        let end = u64::from(start) + u64::from(count);
+        if count > 0 && end <= u64::from(self.volume.geometry.ag_blocks(ag)) {
+            return Ok(());
+        }
+        let c = Corruption::new(tree, "startblock", Rule::Range);
+        let range = format_args!("blocks up to {}", self.volume.geometry.ag_blocks(ag));
+        Err(c.in_ag(ag, Some(AgBlock(start))).found(format_args!("{count} blocks")).expected(range).into())
+    }
+
+    /// Whether the refcountbt has a shared extent in that range.
+    fn is_shared(&self, refcount: &AgStore<'_>, start: u32, count: u32) -> Result<bool> {
+        let key = |b: u32| RefcountKey { startblock: U32::new(b) };
+        let mut shared = false;
+        let last = start.saturating_add(count.saturating_sub(1));
+        query::<Refcount, _>(refcount, &key(start), &key(last), &mut |r| {
+            shared = r.startblock.get() & REFCOUNT_COW == 0 && r.refcount.get() > 1;
+            if shared { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(shared)
+    }
+
+    fn mapping(&self, ag: AgNumber, r: &RmapRec, refcount: Option<&AgStore<'_>>) -> Result<Mapping> {
+        let log = self.volume.geometry.block_log;
+        let (start, count) = (r.startblock.get(), r.blockcount.get());
+        let length = u64::from(count) << log;
+        let owner = Owner::from_rmap(r.owner.get());
+        let mut m = Mapping::special(Device::Data, self.physical(ag, AgBlock(start)), length, owner);
+        if matches!(owner, Owner::Inode(_)) {
+            let offset = r.offset.get();
+            m.attr_fork = offset & RMAP_ATTR_FORK != 0;
+            m.extent_map = offset & RMAP_BMBT_BLOCK != 0;
+            m.unwritten = offset & RMAP_UNWRITTEN != 0;
+            // What the kernel answers: a block of the extent map has no place in the file.
+            m.offset = if m.extent_map { 0 } else { (offset & RMAP_OFFSET_MASK).checked_shl(log.into()).unwrap_or(0) };
+            if let Some(refcount) = refcount.filter(|_| !m.attr_fork && !m.extent_map && !m.unwritten) {
+                m.shared = self.is_shared(refcount, start, count)?;
+            }
+        }
+        Ok(m)
+    }
+
+    /// Whether the inode belongs to the filesystem itself and not to a user.
+    fn is_internal(&self, ino: Ino, core: &Dinode) -> bool {
+        let sb = &self.volume.superblock;
+        let numbers = [sb.rbmino, sb.rsumino, sb.uquotino, sb.gquotino, sb.pquotino];
+        core.is_metadata() || numbers.iter().any(|n| n.get() == ino.0)
+    }
+
+    /// Calls `each` with the inodes in use of a chunk.
+    fn chunk(&self, ag: AgNumber, r: &InobtRec, each: &mut dyn FnMut(Ino, &[u8]) -> Result<()>) -> Result<()> {
+        let g = &self.volume.geometry;
+        let size = g.inode_size as usize;
+        let used = !r.free.get() & !r.holes(g.features.sparse_inodes());
+        let start = r.startino.get();
+        let whole = r.holes(g.features.sparse_inodes()) == 0;
+        let mut bytes = vec![0; size * 64];
+        let offset = g.ino_to_offset(g.join_ino(ag, AgIno(start)));
+        let together =
+            whole && used != 0 && offset.is_some_and(|o| self.volume.data_target().read_at(&mut bytes, o).is_ok());
+        for i in (0..64u32).filter(|i| used >> i & 1 == 1) {
+            let ino = g.join_ino(ag, AgIno(start.saturating_add(i)));
+            let at = i as usize * size;
+            match bytes.get(at..at + size).filter(|_| together) {
+                Some(b) => each(ino, b)?,
+                None => each(ino, &self.volume.inode_bytes(ino)?)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SpaceBackend for Image {
+    fn shape(&self) -> Shape {
+        let g = &self.volume.geometry;
+        Shape {
+            block_size: g.block_size,
+            ag_count: g.ag_count,
+            ag_blocks: g.agblocks,
+            blocks: g.blocks,
+            rmapbt: g.features.rmapbt(),
+        }
+    }
+
+    fn info(&self) -> Result<Report> {
+        Ok(super::info_of_volume(&self.volume, &self.name))
+    }
+
+    fn free_space(&self, ag: AgNumber, control: &Control<'_>, each: EachFree<'_>) -> Result<()> {
+        let count = self.volume.geometry.ag_count;
+        if ag.0 >= count {
+            return Err(Error::invalid(format!("AG {ag} does not exist: there are {count}")));
+        }
+        walk::<Bno, _>(&self.store(ag, AgTree::Bno)?, control, &mut |r| {
+            let (start, count) = (r.startblock.get(), r.blockcount.get());
+            self.require_inside("bnobt", ag, start, count)?;
+            Ok(each(ag, AgBlock(start), count))
+        })
+    }
+
+    fn fsmap(&self, control: &Control<'_>, each: EachMapping<'_>) -> Result<()> {
+        let g = &self.volume.geometry;
+        let rmap = g.features.rmapbt();
+        // A gap between reverse mappings is free; a gap between free extents belongs to somebody, and then also goes on
+        // from one AG into the next.
+        let gap = if rmap { Owner::Free } else { Owner::Unknown };
+        let mut gaps = Gaps { next: 0, gap, broken: false, each };
+        for ag in g.ags() {
+            control.tell("mappings", ag.0.into(), Some(g.ag_count.into()));
+            if rmap {
+                let store = self.store(ag, AgTree::Rmap)?;
+                let refcount = if g.features.reflink() { Some(self.store(ag, AgTree::Refcount)?) } else { None };
+                walk::<Rmap, _>(&store, control, &mut |r| {
+                    self.require_inside("rmapbt", ag, r.startblock.get(), r.blockcount.get())?;
+                    Ok(gaps.emit(&self.mapping(ag, r, refcount.as_ref())?))
+                })?;
+            } else {
+                self.free_space(ag, control, &mut |ag, agbno, count| {
+                    let length = u64::from(count) << g.block_log;
+                    gaps.emit(&Mapping::special(Device::Data, self.physical(ag, agbno), length, Owner::Free))
+                })?;
+            }
+            if gaps.broken {
+                return Ok(());
+            }
+        }
+        let end = g.blocks << g.block_log;
+        if gaps.emit(&Mapping::special(Device::Data, end, 0, Owner::Free)).is_continue() && g.log_start.0 == 0 {
+            let length = u64::from(g.log_blocks) << g.block_log;
+            let _ = (gaps.each)(&Mapping::special(Device::Log, 0, length, Owner::Log));
+        }
+        Ok(())
+    }
+
+    fn frag(&self, control: &Control<'_>) -> Result<Frag> {
+        let g = &self.volume.geometry;
+        let (mut frag, mut counter) = (Frag::default(), FragCounter::default());
+        for ag in g.ags() {
+            control.tell("inodes", ag.0.into(), Some(g.ag_count.into()));
+            let store = self.store(ag, AgTree::Ino)?;
+            walk::<Inobt, _>(&store, control, &mut |r| {
+                self.chunk(ag, r, &mut |ino, bytes| {
+                    let Some(core) = Dinode::from_bytes(bytes) else { return Ok(()) };
+                    let at =
+                        Context { geometry: g, daddr: g.agbno_to_daddr(ag, g.agino_to_block(g.split_ino(ino).1).0) };
+                    verify_dinode(bytes, ino, &at)?;
+                    if self.is_internal(ino, core) {
+                        return Ok(());
+                    }
+                    frag.inodes += 1;
+                    for kind in [ForkKind::Data, ForkKind::Attr] {
+                        let before = counter.actual;
+                        if kind == ForkKind::Data || core.has_attr_fork() {
+                            fork::extents(&self.volume, ino, bytes, kind, (0, u64::MAX), &mut |e| {
+                                counter.add(e);
+                                ControlFlow::Continue(())
+                            })?;
+                        }
+                        counter.next_fork();
+                        frag.forks += u64::from(counter.actual > before);
+                    }
+                    Ok(())
+                })?;
+                Ok(ControlFlow::Continue(()))
+            })?;
+        }
+        frag.actual = counter.actual;
+        frag.ideal = Some(counter.ideal);
+        Ok(frag)
+    }
+}

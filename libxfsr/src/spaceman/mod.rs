@@ -1,0 +1,126 @@
+//! Looking at the space of a filesystem, the same way for an unmounted image and for one that Linux has mounted.
+//!
+//! [`SpaceBackend`] is the seam: [`Image`] answers from the bytes, [`kernel::Mounted`](crate::kernel::Mounted) from the kernel's calls. The reports
+//! (histogram, fragmentation) are written once above it. Both backends give the same answer for the same bytes.
+
+mod frag;
+mod fsmap;
+mod histogram;
+mod image;
+mod info;
+mod mounted;
+
+pub use frag::{Frag, FragCounter};
+pub use fsmap::{Device, Mapping, Owner};
+pub use histogram::{Bin, Bins, FreeSpace, Freesp, collect};
+pub use image::Image;
+pub use info::info_of_volume;
+
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::kernel::Mounted;
+use crate::units::{AgBlock, AgNumber};
+use crate::volume::{Devices, Volume};
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+/// The numbers that the reports need of a filesystem.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Shape {
+    /// Bytes in a block.
+    pub block_size: u32,
+    /// Allocation groups.
+    pub ag_count: u32,
+    /// Blocks in each AG but the last.
+    pub ag_blocks: u32,
+    /// Blocks of the data device.
+    pub blocks: u64,
+    /// Whether reverse mappings tell owners.
+    pub rmapbt: bool,
+}
+
+/// Callback for free extents: AG, first block, blocks.
+pub type EachFree<'a> = &'a mut dyn FnMut(AgNumber, AgBlock, u32) -> ControlFlow<()>;
+/// Callback for mappings.
+pub type EachMapping<'a> = &'a mut dyn FnMut(&Mapping) -> ControlFlow<()>;
+
+/// What the reports ask of a filesystem.
+pub trait SpaceBackend {
+    /// Its numbers.
+    fn shape(&self) -> Shape;
+    /// The numbers that `info` prints.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn info(&self) -> Result<crate::mkfs::Report>;
+    /// Free extents of an AG, ascending.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an AG that does not exist; damage; a kernel that lacks the call; [`Error::Stopped`].
+    fn free_space(&self, ag: AgNumber, control: &Control<'_>, each: EachFree<'_>) -> Result<()>;
+    /// Who owns each extent of the devices, ascending. Without reverse mappings what is not free has an unknown owner.
+    ///
+    /// # Errors
+    /// As [`SpaceBackend::free_space`].
+    fn fsmap(&self, control: &Control<'_>, each: EachMapping<'_>) -> Result<()>;
+    /// Extents that files have and those they would need.
+    ///
+    /// # Errors
+    /// As [`SpaceBackend::free_space`].
+    fn frag(&self, control: &Control<'_>) -> Result<Frag>;
+}
+
+/// Where a path leads.
+#[derive(Debug)]
+pub enum Source {
+    /// An image or a device, read directly.
+    Image(Image),
+    /// A mounted filesystem, asked through the kernel.
+    Mounted(Mounted),
+}
+
+impl Source {
+    /// Opens an image, a device, or a mount point. Any file on a mounted XFS names that filesystem, unless it is itself an image:
+    /// a regular file that starts with a superblock.
+    ///
+    /// # Errors
+    /// As [`Volume::open`] and [`Mounted::open`].
+    pub fn open(path: &Path, log: Option<&Path>, realtime: Option<&Path>) -> Result<Self> {
+        let meta = std::fs::metadata(path).map_err(|e| Error::open(path, e))?;
+        let direct = meta.file_type().is_block_device() || meta.is_file() && (!on_xfs(path) || looks_like_image(path));
+        if !direct {
+            return Mounted::open(path).map(Self::Mounted);
+        }
+        let devices =
+            Devices { data: path.to_owned(), log: log.map(Path::to_owned), realtime: realtime.map(Path::to_owned) };
+        let volume = Volume::open(&devices)?;
+        Ok(Self::Image(Image::new(volume, path.display().to_string(), log.map(Path::to_owned))))
+    }
+
+    /// Where the image or device that is read directly is mounted: the view may then be inconsistent.
+    pub fn inconsistent(&self) -> Option<PathBuf> {
+        match self {
+            Self::Image(i) => i.volume().mounted().map(Path::to_owned),
+            Self::Mounted(_) => None,
+        }
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> &dyn SpaceBackend {
+        match self {
+            Self::Image(i) => i,
+            Self::Mounted(m) => m,
+        }
+    }
+}
+
+fn on_xfs(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|s| s.f_type as u64 & 0xffff_ffff == crate::kernel::XFS_SUPER_MAGIC)
+}
+
+fn looks_like_image(path: &Path) -> bool {
+    use std::io::Read;
+    let mut magic = [0; 4];
+    std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut magic)).is_ok() && magic == *b"XFSB"
+}

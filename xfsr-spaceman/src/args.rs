@@ -1,0 +1,139 @@
+//! The arguments: commands by `-c` as xfs_spaceman takes them, or one command as a subcommand.
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use libxfsr::cli::Common;
+use libxfsr::units::AgNumber;
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed (damage, I/O error, a call that this kernel lacks); \
+2 wrong usage; 130 ended by Ctrl-C";
+
+/// Shows the space of an XFS filesystem: an image, a device, or a mounted one
+#[derive(Parser, Debug)]
+#[command(version, after_help = EXIT_CODES, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Run this command; may be given several times. Commands: freesp, fsmap, info, frag
+    #[arg(short = 'c', value_name = "CMD", required = true)]
+    pub(crate) commands: Vec<String>,
+    /// Image, device, mount point, or any file on a mounted XFS
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) path: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) direct: Option<Direct>,
+}
+
+/// A command with its path.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Direct {
+    /// Histogram of free extents
+    #[command(disable_help_flag = true, after_help = EXIT_CODES)]
+    Freesp {
+        #[command(flatten)]
+        options: Freesp,
+        /// Image, device, mount point, or any file on a mounted XFS
+        path: PathBuf,
+    },
+    /// Who owns each extent of the devices
+    Fsmap {
+        #[command(flatten)]
+        options: Fsmap,
+        /// Image, device, mount point, or any file on a mounted XFS
+        path: PathBuf,
+    },
+    /// The geometry, in the layout of xfs_info
+    Info {
+        /// Image, device, mount point, or any file on a mounted XFS
+        path: PathBuf,
+    },
+    /// How many extents files have, and how many they would need
+    Frag {
+        /// Image, device, mount point, or any file on a mounted XFS
+        path: PathBuf,
+    },
+}
+
+impl Direct {
+    /// Splits into command and path.
+    pub(crate) fn split(self) -> (Command, PathBuf) {
+        match self {
+            Self::Freesp { options, path } => (Command::Freesp(options), path),
+            Self::Fsmap { options, path } => (Command::Fsmap(options), path),
+            Self::Info { path } => (Command::Info, path),
+            Self::Frag { path } => (Command::Frag, path),
+        }
+    }
+}
+
+/// The text of a `-c`.
+#[derive(Parser, Debug)]
+#[command(name = "-c", no_binary_name = true, disable_help_subcommand = true)]
+pub(crate) struct Line {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// A command.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Histogram of free extents
+    #[command(disable_help_flag = true)]
+    Freesp(Freesp),
+    /// Who owns each extent of the devices
+    Fsmap(Fsmap),
+    /// The geometry, in the layout of xfs_info
+    Info,
+    /// How many extents files have, and how many they would need
+    Frag,
+}
+
+fn agno(text: &str) -> Result<AgNumber, std::num::ParseIntError> {
+    text.parse().map(AgNumber)
+}
+
+/// Options of freesp.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct Freesp {
+    /// Only this AG; may be given several times
+    #[arg(short = 'a', value_name = "AGNO", value_parser = agno)]
+    pub(crate) ags: Vec<AgNumber>,
+    /// Bins that start at the powers of two (the default)
+    #[arg(short = 'b', group = "bins")]
+    pub(crate) powers: bool,
+    /// Bins of this many blocks each
+    #[arg(short = 'e', value_name = "BLOCKS", group = "bins")]
+    pub(crate) equal: Option<u32>,
+    /// A bin that starts at this many blocks; may be given several times
+    #[arg(short = 'h', value_name = "BLOCKS", group = "bins")]
+    pub(crate) from: Vec<u32>,
+    /// Bins each this many times the one before
+    #[arg(short = 'm', value_name = "FACTOR", group = "bins")]
+    pub(crate) factor: Option<u32>,
+    /// Add totals
+    #[arg(short = 's')]
+    pub(crate) summary: bool,
+    /// List each free extent: AG, block, blocks
+    #[arg(short = 'd')]
+    pub(crate) each: bool,
+    /// Counts per AG instead of the histogram
+    #[arg(short = 'g')]
+    pub(crate) per_ag: bool,
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// Options of fsmap.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct Fsmap {
+    /// Only the data device
+    #[arg(short = 'd', group = "device")]
+    pub(crate) data: bool,
+    /// Only the external log
+    #[arg(short = 'l', group = "device")]
+    pub(crate) log: bool,
+    /// Only the realtime device
+    #[arg(short = 'r', group = "device")]
+    pub(crate) realtime: bool,
+}

@@ -1,0 +1,162 @@
+//! Runs the commands.
+
+use crate::args::{Cli, Command, Freesp, Fsmap, Line};
+use crate::render;
+use clap::Parser;
+use libxfsr::Error;
+use libxfsr::cli::{self, Reporter, exit};
+use libxfsr::control::Control;
+use libxfsr::spaceman::{self, Bins, Device, Source, SpaceBackend};
+use serde_json::json;
+use std::io::Write;
+use std::ops::ControlFlow;
+
+const PROGRAM: &str = "xfsr-spaceman";
+
+/// Cuts a command into words. Quotes and escapes are not needed: no argument of a command holds a blank.
+fn parse_line(text: &str) -> Result<Command, clap::Error> {
+    Line::try_parse_from(text.split_whitespace()).map(|l| l.command)
+}
+
+/// The program; gives its exit code.
+pub(crate) fn main() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return usage(&e),
+    };
+    let common = cli.common;
+    let (commands, path) = match (cli.direct, cli.path) {
+        (Some(direct), _) => {
+            let (command, path) = direct.split();
+            (vec![command], path)
+        }
+        (None, Some(path)) => match cli.commands.iter().map(|c| parse_line(c)).collect() {
+            Ok(commands) => (commands, path),
+            Err(e) => return usage(&e),
+        },
+        (None, None) => return exit::USAGE,
+    };
+    if let Err(e) = cli::watch() {
+        cli::note(PROGRAM, &format!("Ctrl-C will end it at once: {e}"));
+    }
+    let source = match Source::open(&path, None, None) {
+        Ok(s) => s,
+        Err(e) => return cli::fail(PROGRAM, &e),
+    };
+    if let Some(at) = source.inconsistent() {
+        cli::note(
+            PROGRAM,
+            &format!(
+                "{} is mounted on {}: what is read from it directly may be inconsistent; \
+                 give the mount point to ask the kernel",
+                libxfsr::text::escape(path.as_os_str().as_encoded_bytes()),
+                libxfsr::text::escape(at.as_os_str().as_encoded_bytes())
+            ),
+        );
+    }
+    for command in &commands {
+        let reporter = Reporter::new(common.progress);
+        let tell = |p: &libxfsr::control::Progress| reporter.tell(p);
+        let control = Control { deadline: None, stop: &cli::interrupted, progress: Some(&tell) };
+        if let Err(e) = run(command, source.backend(), common.json, &control, &reporter) {
+            reporter.clear();
+            return cli::fail(PROGRAM, &e);
+        }
+    }
+    exit::OK
+}
+
+fn usage(e: &clap::Error) -> u8 {
+    let _ = e.print();
+    if e.use_stderr() { exit::USAGE } else { exit::OK }
+}
+
+fn run(
+    command: &Command,
+    backend: &dyn SpaceBackend,
+    json: bool,
+    control: &Control<'_>,
+    reporter: &Reporter,
+) -> Result<(), Error> {
+    let (name, value, text) = match command {
+        Command::Fsmap(options) => return fsmap(options, backend, json, control, reporter),
+        Command::Freesp(options) => {
+            let free = spaceman::collect(backend, &wanted(options), control)?;
+            ("freesp", json!(free), render::freesp(&free, options.per_ag, options.summary))
+        }
+        Command::Info => {
+            let report = backend.info()?;
+            ("info", json!(report), report.render())
+        }
+        Command::Frag => {
+            let frag = backend.frag(control)?;
+            ("frag", json!(frag), render::frag(&frag))
+        }
+    };
+    reporter.clear();
+    if json {
+        return cli::print_json(&json!({ "command": name, "result": value })).map_err(written);
+    }
+    cli::print(&text);
+    Ok(())
+}
+
+fn wanted(options: &Freesp) -> spaceman::Freesp {
+    let bins = match (options.equal, options.factor) {
+        (Some(width), _) => Bins::Equal(width),
+        (None, Some(factor)) => Bins::Powers(factor),
+        (None, None) if !options.from.is_empty() => Bins::From(options.from.clone()),
+        _ => {
+            debug_assert!(options.powers || options.from.is_empty(), "the groups of the arguments exclude each other");
+            Bins::Powers(2)
+        }
+    };
+    spaceman::Freesp { ags: options.ags.clone(), bins, each_extent: options.each }
+}
+
+fn written(e: std::io::Error) -> Error {
+    Error::Open { path: "standard output".to_owned(), source: e }
+}
+
+/// Prints mappings while they come: there may be more than fit in memory.
+fn fsmap(
+    options: &Fsmap,
+    backend: &dyn SpaceBackend,
+    json: bool,
+    control: &Control<'_>,
+    reporter: &Reporter,
+) -> Result<(), Error> {
+    let only = match options {
+        Fsmap { data: true, .. } => Some(Device::Data),
+        Fsmap { log: true, .. } => Some(Device::Log),
+        Fsmap { realtime: true, .. } => Some(Device::Realtime),
+        _ => None,
+    };
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut number = 0u64;
+    let mut result = if json { out.write_all(b"{\"command\":\"fsmap\",\"result\":[") } else { Ok(()) };
+    backend.fsmap(control, &mut |m| {
+        if only.is_some_and(|d| d != m.device) {
+            return ControlFlow::Continue(());
+        }
+        let line = if json {
+            let separator = if number == 0 { "\n" } else { ",\n" };
+            format!("{separator}{}", json!(m))
+        } else {
+            render::fsmap(number, m)
+        };
+        number += 1;
+        if result.is_ok() {
+            result = out.write_all(line.as_bytes());
+        }
+        if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    reporter.clear();
+    if result.is_ok() && json {
+        result = out.write_all(b"\n]}\n");
+    }
+    match result.and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(written),
+    }
+}
