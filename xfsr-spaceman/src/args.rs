@@ -94,6 +94,7 @@ fn agno(text: &str) -> Result<AgNumber, std::num::ParseIntError> {
 
 /// Options of freesp.
 #[derive(Args, Debug, Clone)]
+#[group(skip)]
 pub(crate) struct Freesp {
     /// Only this AG; may be given several times
     #[arg(short = 'a', value_name = "AGNO", value_parser = agno)]
@@ -126,6 +127,7 @@ pub(crate) struct Freesp {
 
 /// Options of fsmap.
 #[derive(Args, Debug, Clone)]
+#[group(skip)]
 pub(crate) struct Fsmap {
     /// Only the data device
     #[arg(short = 'd', group = "device")]
