@@ -10,7 +10,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed (damage, I/O error, a cal
 
 /// Shows the space of an XFS filesystem: an image, a device, or a mounted one
 #[derive(Parser, Debug)]
-#[command(version, after_help = EXIT_CODES, args_conflicts_with_subcommands = true)]
+#[command(version, after_help = EXIT_CODES, subcommand_negates_reqs = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) common: Common,

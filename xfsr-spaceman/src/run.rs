@@ -26,7 +26,11 @@ pub(crate) fn main() -> u8 {
     };
     let common = cli.common;
     let (commands, path) = match (cli.direct, cli.path) {
-        (Some(direct), _) => {
+        (Some(_), _) if !cli.commands.is_empty() => {
+            cli::note(PROGRAM, "give either -c or a subcommand, not both");
+            return exit::USAGE;
+        }
+        (Some(direct), None) => {
             let (command, path) = direct.split();
             (vec![command], path)
         }
@@ -34,6 +38,11 @@ pub(crate) fn main() -> u8 {
             Ok(commands) => (commands, path),
             Err(e) => return usage(&e),
         },
+        (Some(_), Some(path)) => {
+            let path = libxfsr::text::escape(path.as_os_str().as_encoded_bytes());
+            cli::note(PROGRAM, &format!("{path}: the path comes after the subcommand"));
+            return exit::USAGE;
+        }
         (None, None) => return exit::USAGE,
     };
     if let Err(e) = cli::watch() {
@@ -103,13 +112,11 @@ fn run(
 
 fn wanted(options: &Freesp) -> spaceman::Freesp {
     let bins = match (options.equal, options.factor) {
+        _ if options.powers => Bins::Powers(2),
         (Some(width), _) => Bins::Equal(width),
         (None, Some(factor)) => Bins::Powers(factor),
         (None, None) if !options.from.is_empty() => Bins::From(options.from.clone()),
-        _ => {
-            debug_assert!(options.powers || options.from.is_empty(), "the groups of the arguments exclude each other");
-            Bins::Powers(2)
-        }
+        _ => Bins::Powers(2),
     };
     spaceman::Freesp { ags: options.ags.clone(), bins, each_extent: options.each }
 }
