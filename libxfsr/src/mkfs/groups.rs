@@ -25,6 +25,8 @@ pub(super) struct Group {
     refcountbt: Option<u32>,
     free_list: Vec<u32>,
     chunk: Option<(u32, u32)>,
+    /// What stays behind the last record of bnobt and cntbt where an extent was used up: mkfs.xfs does not clear the slot.
+    left_over: Option<((u32, u32), (u32, u32))>,
 }
 
 impl Group {
@@ -54,6 +56,7 @@ impl Group {
             refcountbt,
             free_list: Vec::new(),
             chunk: None,
+            left_over: None,
         };
         for (block, who) in [(finobt, owner::INOBT), (rmapbt, owner::AG), (refcountbt, owner::REFC)] {
             if let Some(b) = block {
@@ -64,6 +67,7 @@ impl Group {
         if g.log_start.0 != 0 && log_ag == number {
             group.take(log_block.0, g.log_blocks);
             group.own(log_block.0, g.log_blocks, owner::LOG);
+            group.left_over = None;
         }
         // Room for each free space tree to grow by one level.
         let grow = |levels: u8| u32::from(levels.min(2));
@@ -103,6 +107,12 @@ impl Group {
             if end > cut {
                 left.push((cut, end - cut));
             }
+        }
+        if left.len() < self.free.len() {
+            let by_size = self.free.iter().max_by_key(|f| (f.1, f.0)).copied();
+            self.left_over = self.free.last().copied().zip(by_size);
+        } else if left.len() > self.free.len() {
+            self.left_over = None;
         }
         self.free = left;
     }
@@ -230,7 +240,11 @@ impl Group {
         let inodes = self.chunk_records(g);
         let chunks: Vec<u8> = inodes.iter().flat_map(|r| r.as_bytes().to_vec()).collect();
         let root = |magic, at, count: usize, body: &[u8], kind| self.leaf(g, magic, at, count, body, kind);
-        let (free, sized) = (alloc(&self.free), alloc(&by_size));
+        let (mut free, mut sized) = (alloc(&self.free), alloc(&by_size));
+        if let Some((last, largest)) = self.left_over {
+            free.extend(alloc(&[last]));
+            sized.extend(alloc(&[largest]));
+        }
         out.extend(root(btree::BNOBT_MAGIC, self.bnobt, self.free.len(), &free, &btree::BNOBT_BLOCK));
         out.extend(root(btree::CNTBT_MAGIC, self.cntbt, by_size.len(), &sized, &btree::CNTBT_BLOCK));
         out.extend(root(btree::INOBT_MAGIC, self.inobt, inodes.len(), &chunks, &btree::INOBT_BLOCK));

@@ -116,7 +116,9 @@ fn used(plan: &Plan, core: &mut Core, now: std::time::SystemTime) {
     core.atime = stamp(0);
     (core.mtime, core.ctime, core.crtime) = (stamp(nanos), stamp(nanos), stamp(nanos));
     core.aformat = EXTENTS;
-    core.changecount = U64::new(2);
+    if core.changecount.get() == 0 {
+        core.changecount = U64::new(2);
+    }
     let mut flags2 = core.flags2.get();
     if f.bigtime() {
         flags2 |= BIGTIME;
@@ -162,6 +164,8 @@ fn file(plan: &Plan, core: &mut Core, file: &File, flags: u16) -> Vec<u8> {
     core.flags = U16::new(flags);
     let Some(extent) = file.extent else { return Vec::new() };
     core.nblocks = U64::new(extent.count);
+    // Each transaction that changed the file counted: mapping it, and for the bitmap also setting its size.
+    core.changecount = U64::new(if flags & NEWRTBM != 0 { 4 } else { 3 });
     if plan.geometry.features.nrext64() {
         core.big_nextents = U64::new(1);
     } else {

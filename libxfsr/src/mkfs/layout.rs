@@ -200,7 +200,7 @@ fn log_sector(options: &Options, devices: &Devices, sector_size: u32) -> Result<
         ),
         (None, _) => Ok(sector_size),
         (Some(_), Some(s)) => power_of_two("-l sectsize", s, 512, 32768),
-        (Some(d), None) => Ok(d.physical_sector.max(d.logical_sector)),
+        (Some(d), None) => Ok(options.sector_size.unwrap_or(512).max(d.physical_sector).max(d.logical_sector)),
     }
 }
 

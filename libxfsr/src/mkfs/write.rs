@@ -149,6 +149,7 @@ fn groups(plan: &Plan, target: &dyn Target, first: &Group) -> Result<()> {
         };
         let mut sb = plan.superblock;
         sb.inprogress = 1;
+        sb.frextents = U64::new(0);
         if !(g.ag_count > 1 && tell.contains(&ag.0)) || ag.0 == 0 {
             sb.rootino = U64::new(NULL_INO);
         }

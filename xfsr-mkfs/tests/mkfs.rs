@@ -1,0 +1,393 @@
+//! The program against mkfs.xfs 6.1, xfs_repair and the kernel.
+//!
+//! Masked, because they are the time of day: mtime, ctime and crtime of the three inodes that mkfs makes, and these inodes'
+//! checksums. The UUID is given to both. Everything else must be equal, byte for byte, over the whole device.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const UUID: &str = "11111111-2222-3333-4444-555555555555";
+
+/// Whether the oracles are there; where they are missing, the test says so, and fails if they are required.
+fn oracles(names: &[&str]) -> bool {
+    let missing: Vec<_> = names
+        .iter()
+        .filter(|n| !["/sbin", "/usr/sbin", "/bin", "/usr/bin"].iter().any(|d| Path::new(d).join(n).exists()))
+        .collect();
+    if missing.is_empty() {
+        return true;
+    }
+    assert!(std::env::var("XFSR_REQUIRE_ORACLES").as_deref() != Ok("1"), "missing: {missing:?}");
+    println!("SKIPPED: needs {missing:?}");
+    false
+}
+
+fn ours(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_xfsr-mkfs")).args(words).output().expect("the program runs")
+}
+
+fn sparse(path: &Path, size: u64) {
+    let _ = std::fs::remove_file(path);
+    File::create(path).and_then(|f| f.set_len(size)).expect("a sparse file");
+}
+
+/// Where the file has data.
+fn extents(file: &File) -> Vec<(u64, u64)> {
+    let (mut out, mut at) = (Vec::new(), 0);
+    while let Ok(data) = rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
+        let hole = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(data)).expect("a hole");
+        out.push((data, hole));
+        at = hole;
+    }
+    out
+}
+
+fn number(file: &File, offset: u64, bytes: usize) -> u64 {
+    let mut b = vec![0; bytes];
+    file.read_exact_at(&mut b, offset).expect("superblock");
+    b.iter().fold(0, |n, b| n << 8 | u64::from(*b))
+}
+
+/// Ranges of bytes that hold the time of day.
+fn masked(file: &File) -> Vec<(u64, u64)> {
+    let (block, inode, root, per_block) =
+        (number(file, 4, 4), number(file, 104, 2), number(file, 56, 8), number(file, 123, 1));
+    let base = (root >> per_block) * block + (root & ((1 << per_block) - 1)) * inode;
+    let fields = [(40, 16), (100, 4), (144, 8)];
+    (0..3).flat_map(|n| fields.map(|(o, len)| (base + n * inode + o, len))).collect()
+}
+
+/// The first offsets at which the files differ; holes are zeros.
+fn differences(a: &Path, b: &Path, mask: bool) -> Vec<u64> {
+    let (a, b) = (File::open(a).expect("file"), File::open(b).expect("file"));
+    assert_eq!(a.metadata().expect("size").len(), b.metadata().expect("size").len());
+    let masks = if mask { masked(&a) } else { Vec::new() };
+    let mut out = Vec::new();
+    for (start, end) in extents(&a).into_iter().chain(extents(&b)) {
+        let mut at = start;
+        while at < end {
+            let n = (end - at).min(1 << 20) as usize;
+            let (mut x, mut y) = (vec![0; n], vec![0; n]);
+            a.read_exact_at(&mut x, at).expect("read");
+            b.read_exact_at(&mut y, at).expect("read");
+            if x != y {
+                for (i, (p, q)) in x.iter().zip(&y).enumerate() {
+                    let here = at + i as u64;
+                    if p != q && !masks.iter().any(|m| (m.0..m.0 + m.1).contains(&here)) && out.len() < 8 {
+                        out.push(here);
+                    }
+                }
+            }
+            at += n as u64;
+        }
+    }
+    out
+}
+
+const M: u64 = 1 << 20;
+const G: u64 = 1 << 30;
+const T: u64 = 1 << 40;
+
+/// Sizes and options. `LOG` and `RT` stand for an external log and a realtime device.
+const TABLE: &[(u64, &str)] = &[
+    (300 * M, ""),
+    (333 * M, ""),
+    (G, ""),
+    (200 * G, ""),
+    (T, ""),
+    (10 * T, ""),
+    (4 * T, ""),
+    (16 * T - 4096, ""),
+    (777 * M, "-b size=1k"),
+    (2 * G, "-b size=2k"),
+    (2 * G, "-b size=8k"),
+    (2 * G, "-b size=16k"),
+    (3 * G, "-b size=32k"),
+    (4 * G, "-b size=64k"),
+    (300 * M, "-b size=64k"),
+    (3 * G, "-b size=64k -s size=32k"),
+    (8 * T, "-b size=64k"),
+    (2 * G, "-s size=1024"),
+    (2 * G, "-s size=2k"),
+    (2 * G, "-s size=4096"),
+    (2 * G, "-b size=1k -s size=1k"),
+    (2 * G, "-i size=1024"),
+    (2 * G, "-i size=2048"),
+    (2 * G, "-i perblock=4"),
+    (2 * G, "-i maxpct=10"),
+    (2 * G, "-i sparse=0"),
+    (2 * G, "-i nrext64=1"),
+    (2 * G, "-i attr=2,projid32bit=1,align=1"),
+    (2 * G, "-m finobt=0"),
+    (2 * G, "-m bigtime=0"),
+    (2 * G, "-m inobtcount=0"),
+    (2 * G, "-m reflink=0"),
+    (2 * G, "-m rmapbt=1"),
+    (15 * T, "-m rmapbt=1"),
+    (2 * G, "-m reflink=0,rmapbt=1"),
+    (2 * G, "-m rmapbt=1,finobt=0"),
+    (2 * G, "-m bigtime=0,inobtcount=0,finobt=0,reflink=0 -i sparse=0"),
+    (2 * G, "-n size=8k"),
+    (2 * G, "-n size=64k"),
+    (2 * G, "-n version=ci"),
+    (2 * G, "-L twelve_chars"),
+    (3 * G, "-d agcount=2"),
+    (3 * G, "-d agcount=7"),
+    (8 * G, "-d agcount=33"),
+    (3 * G, "-d agsize=500m"),
+    (3 * G, "-b size=2k -d agsize=65536b"),
+    (3 * G, "-d size=1g"),
+    (3 * G, "-d su=64k,sw=4"),
+    (3 * G, "-d su=64k,sw=1"),
+    (3 * G, "-d su=512k,sw=3"),
+    (3 * G, "-d su=12k,sw=3"),
+    (3 * G, "-d sunit=128,swidth=512"),
+    (100 * G, "-d su=64k,sw=4"),
+    (600 * G, "-d su=64k,sw=4"),
+    (5 * T, "-d su=128k,sw=10"),
+    (3 * G, "-d su=64k,sw=4 -s size=4k"),
+    (3 * G, "-d su=64k,sw=4 -m rmapbt=1"),
+    (3 * G, "-d su=64k,sw=4 -i size=2048"),
+    (3 * G, "-d su=64k,sw=4,agcount=6"),
+    (3 * G, "-l size=100m"),
+    (3 * G, "-l size=16384b"),
+    (3 * G, "-l agnum=0"),
+    (3 * G, "-l agnum=0 -m rmapbt=1"),
+    (3 * G, "-l agnum=1 -d su=64k,sw=4"),
+    (3 * G, "-l su=32k"),
+    (3 * G, "-l su=256k"),
+    (3 * G, "-l su=4k"),
+    (3 * G, "-d cowextsize=16"),
+    (3 * G, "-d rtinherit=1"),
+    (3 * G, "-d extszinherit=8"),
+    (3 * G, "-d projinherit=70000,extszinherit=4,cowextsize=8"),
+    (2 * G, "-l logdev=LOG"),
+    (2 * G, "-l logdev=LOG,size=64m,sectsize=4096"),
+    (2 * G, "-l logdev=LOG,su=32k -d su=64k,sw=4"),
+    (2 * G, "-l logdev=LOG -s size=4k"),
+    (2 * G, "-m reflink=0 -r rtdev=RT"),
+    (2 * G, "-r rtdev=RT,extsize=28k"),
+    (2 * G, "-r rtdev=RT,size=700m"),
+    (2 * G, "-b size=1k -r rtdev=RT"),
+    (2 * G, "-b size=64k -i nrext64=1 -r rtdev=RT -l logdev=LOG"),
+];
+
+/// Runs a program on fresh files and gives their paths and its output.
+fn make(program: &str, dir: &Path, name: &str, size: u64, options: &str) -> (PathBuf, String) {
+    let path = dir.join(name);
+    let (log, rt) = (dir.join(format!("{name}.log")), dir.join(format!("{name}.rt")));
+    sparse(&path, size);
+    let mut words: Vec<String> = Vec::new();
+    for word in options.split_whitespace() {
+        if word.contains("LOG") {
+            sparse(&log, 100 * M);
+        }
+        if word.contains("RT") {
+            sparse(&rt, 1001 * M);
+        }
+        words.push(word.replace("LOG", &log.display().to_string()).replace("RT", &rt.display().to_string()));
+    }
+    match words.iter().position(|w| w == "-m") {
+        Some(at) => words[at + 1] += &format!(",uuid={UUID}"),
+        None => words.extend(["-m".to_owned(), format!("uuid={UUID}")]),
+    }
+    let out = Command::new(program).args(&words).arg(&path).output().expect("mkfs runs");
+    assert!(out.status.success(), "{program} {options}: {}", String::from_utf8_lossy(&out.stderr));
+    let text =
+        String::from_utf8_lossy(&out.stdout).replace(&dir.display().to_string(), "").replace(&format!("/{name}"), "/X");
+    // Fields are padded to the name's length.
+    (path, text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+#[test]
+fn bytes_equal_those_of_mkfs_xfs() {
+    if !oracles(&["mkfs.xfs", "xfs_repair"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut bad = Vec::new();
+    for (row, &(size, options)) in TABLE.iter().enumerate() {
+        let (theirs, their_text) = make("mkfs.xfs", dir.path(), "a", size, options);
+        let (mine, my_text) = make(env!("CARGO_BIN_EXE_xfsr-mkfs"), dir.path(), "b", size, options);
+        let mut found = differences(&theirs, &mine, true);
+        for extra in ["log", "rt"] {
+            let (a, b) = (dir.path().join(format!("a.{extra}")), dir.path().join(format!("b.{extra}")));
+            if options.contains(&extra.to_uppercase()) {
+                found.extend(differences(&a, &b, false));
+            }
+        }
+        if !found.is_empty() || their_text != my_text {
+            bad.push(format!("{size} {options}: {found:?}\n{their_text}\n{my_text}"));
+        }
+        let plain = !options.contains("LOG") && !options.contains("RT");
+        if row % 6 == 0 && plain && size < T {
+            let out = Command::new("xfs_repair").arg("-n").arg(&mine).output().expect("xfs_repair runs");
+            if !out.status.success() {
+                bad.push(format!("xfs_repair -n, {size} {options}: {}", String::from_utf8_lossy(&out.stderr)));
+            }
+        }
+    }
+    assert!(bad.is_empty(), "{} of {} differ:\n{}", bad.len(), TABLE.len(), bad.join("\n"));
+}
+
+/// Unmounts when it goes out of scope, also when the test fails.
+struct Mounted(PathBuf);
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn the_kernel_mounts_and_uses_it() {
+    if !oracles(&["mount", "umount", "xfs_repair"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = dir.path().join("mnt");
+    std::fs::create_dir(&at).expect("a mount point");
+    let cases = [
+        "",
+        "-b size=1k",
+        "-b size=64k -n size=64k",
+        "-m rmapbt=1 -i nrext64=1",
+        "-n parent=1 -i exchange=1",
+        "-d su=64k,sw=4 -L label",
+    ];
+    for options in cases {
+        let image = dir.path().join("image");
+        sparse(&image, 800 * M);
+        let words: Vec<&str> = options.split_whitespace().chain([image.to_str().expect("UTF-8")]).collect();
+        let out = ours(&words);
+        assert!(out.status.success(), "{options}: {}", String::from_utf8_lossy(&out.stderr));
+        let out = Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&at).output().expect("mount runs");
+        if !out.status.success() && options.is_empty() {
+            assert!(std::env::var("XFSR_REQUIRE_ORACLES").as_deref() != Ok("1"), "the kernel cannot mount XFS");
+            println!("SKIPPED: needs root and a kernel that mounts XFS");
+            return;
+        }
+        assert!(out.status.success(), "{options}: {}", String::from_utf8_lossy(&out.stderr));
+        let mounted = Mounted(at.clone());
+        for n in 0..200 {
+            std::fs::create_dir(at.join(format!("d{n}"))).expect("mkdir");
+            std::fs::write(at.join(format!("d{n}/f")), vec![n as u8; 10_000]).expect("write");
+        }
+        drop(mounted);
+        let again = Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&at).status().expect("mount runs");
+        assert!(again.success(), "{options}: second mount");
+        let mounted = Mounted(at.clone());
+        assert_eq!(std::fs::read(at.join("d77/f")).expect("read"), vec![77; 10_000], "{options}");
+        drop(mounted);
+        // xfs_repair 6.1 does not know the features of later versions.
+        if !options.contains("parent") {
+            let out = Command::new("xfs_repair").arg("-n").arg(&image).output().expect("xfs_repair runs");
+            assert!(out.status.success(), "{options}: {}", String::from_utf8_lossy(&out.stderr));
+        }
+    }
+}
+
+#[test]
+fn refusals_name_the_option_and_leave_the_target_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let image = dir.path().join("image");
+    let path = image.to_str().expect("UTF-8");
+    let cases = [
+        ("-b size=3000", "-b size=3000"),
+        ("-b size=128k", "-b size=131072"),
+        ("-b size=4x", "-b size=4x"),
+        ("-b size=4k,size=4k", "given twice"),
+        ("-s size=8k", "-s size=8192"),
+        ("-m crc=0", "-m crc=0"),
+        ("-m finobt=0,inobtcount=1", "-m inobtcount=1"),
+        ("-m reflink=2", "-m reflink=2"),
+        ("-m metadir=1", "-m metadir=1"),
+        ("-m uuid=123", "-m uuid=123"),
+        ("-d su=64k", "given together"),
+        ("-d su=5000,sw=2", "-d su=5000"),
+        ("-d sunit=8,swidth=12", "-d swidth=12"),
+        ("-d agcount=1", "-d agcount=1"),
+        ("-d agcount=4,agsize=100m", "agsize gives the count too"),
+        ("-d agsize=1m", "-d agsize=1048576"),
+        ("-d size=5g", "-d size=5368709120"),
+        ("-d size=100m", "-d size=104857600"),
+        ("-d cowextsize=8 -m reflink=0", "-d cowextsize=8"),
+        ("-d colour=1", "-d colour"),
+        ("-i size=256", "-i size=256"),
+        ("-i attr=1", "-i attr=1"),
+        ("-i maxpct=101", "-i maxpct=101"),
+        ("-l size=1m", "-l size=1048576"),
+        ("-l size=10g", "-l size=10737418240"),
+        ("-l su=512k", "-l su=524288"),
+        ("-l agnum=4", "-l agnum=4"),
+        ("-l version=1", "-l version=1"),
+        ("-n version=1", "-n version=1"),
+        ("-n size=512", "-n size=512"),
+        ("-n ftype=0", "-n ftype=0"),
+        ("-r size=1g", "-r size=1073741824"),
+        ("-r extsize=1k", "-r extsize=1024"),
+        ("-L thirteen_chars", "-L=thirteen_chars"),
+        ("-p proto", "-p is not supported"),
+        ("-z", "-z"),
+    ];
+    for (options, part) in cases {
+        sparse(&image, 1 << 30);
+        let words: Vec<&str> = options.split_whitespace().chain([path]).collect();
+        let out = ours(&words);
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{options}");
+        assert!(text.contains(part), "{options}: {text}");
+        assert_eq!(text.lines().count(), 1, "{options}: {text}");
+        assert!(extents(&File::open(&image).expect("file")).is_empty(), "{options} wrote to the target");
+    }
+}
+
+#[test]
+fn what_is_there_is_kept_unless_forced() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let image = dir.path().join("image");
+    let path = image.to_str().expect("UTF-8");
+    let marks: [(u64, &[u8], &str); 6] = [
+        (0, b"XFSB", "xfs"),
+        (1080, &[0x53, 0xef], "ext2"),
+        (65600, b"_BHRfS_M", "btrfs"),
+        (4086, b"SWAPSPACE2", "swap"),
+        (0, b"LUKS\xba\xbe", "LUKS"),
+        (512, b"EFI PART", "gpt"),
+    ];
+    for (offset, mark, word) in marks {
+        sparse(&image, 1 << 30);
+        let file = OpenOptions::new().write(true).open(&image).expect("file");
+        file.write_all_at(mark, offset).expect("mark");
+        let before = extents(&file);
+        let out = ours(&[path]);
+        assert_eq!(out.status.code(), Some(1), "{word}");
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert!(text.contains(word) && text.contains("-f"), "{text}");
+        assert_eq!(extents(&File::open(&image).expect("file")), before, "{word}");
+        assert!(ours(&["-f", "-q", path]).status.success(), "{word} with -f");
+    }
+    assert!(!ours(&["-d", "name=/nonexistent/x"]).status.success());
+}
+
+#[test]
+fn config_file_json_dry_run_and_new_image() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("c.conf");
+    std::fs::write(&config, "# a comment\n[block]\nsize=1k\n\n[metadata]\nrmapbt=1\n").expect("config");
+    let image = dir.path().join("image");
+    let path = image.to_str().expect("UTF-8");
+    let config_option = format!("options={}", config.display());
+    let new = format!("name={path},file,size=1g");
+    let out = ours(&["-c", &config_option, "-N", "--json", "-d", &new]);
+    let text = String::from_utf8_lossy(&out.stdout);
+    let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((report["bsize"].as_u64(), report["rmapbt"].as_u64()), (Some(1024), Some(1)));
+    assert!(!image.exists(), "-N made a file");
+    let out = ours(&["-c", &config_option, "-q", "-d", &new]);
+    assert!(out.status.success() && out.stdout.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(std::fs::metadata(&image).expect("image").len(), 1 << 30);
+    let out = ours(&["-c", &config_option, "-b", "size=4k", path]);
+    assert!(String::from_utf8_lossy(&out.stderr).contains("-b size is given twice"));
+}
