@@ -46,7 +46,7 @@ pub(super) fn choose(options: &Options, devices: &Devices, d: &mut Draft) -> Res
         (Some(n), _) => n,
         (None, Some(room)) => room.min(most),
         (None, None) => {
-            let by_size = (d.blocks << bl) / RATIO >> bl;
+            let by_size = ((d.blocks << bl) / RATIO) >> bl;
             by_size.max(least).min(most)
         }
     };

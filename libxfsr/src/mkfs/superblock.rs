@@ -16,7 +16,7 @@ pub(super) fn build(d: &Draft) -> Superblock {
     let mut sb = Superblock::zeroed();
     let bl = d.block_log;
     let isize = u64::from(d.inode_size);
-    let cluster = 8192 * (isize / 256) >> bl;
+    let cluster = (8192 * (isize / 256)) >> bl;
     let sparse = d.features.sparse_inodes();
     let rt_extents = d.rt_blocks / d.rt_extsize;
     let internal = d.log_start != 0;
@@ -50,7 +50,7 @@ pub(super) fn build(d: &Draft) -> Superblock {
     let reserved = d.ag_count * d.prealloc() + if internal { d.log_blocks } else { 0 };
     sb.fdblocks = U64::new(d.blocks.saturating_sub(reserved));
     sb.frextents = U64::new(rt_extents);
-    sb.inoalignmt = U32::new(if sparse { 64 * isize >> bl } else { cluster } as u32);
+    sb.inoalignmt = U32::new(if sparse { (64 * isize) >> bl } else { cluster } as u32);
     sb.spino_align = U32::new(if sparse { cluster as u32 } else { 0 });
     sb.unit = U32::new(d.sunit as u32);
     sb.width = U32::new(d.swidth as u32);
