@@ -134,6 +134,13 @@ impl Group {
         striped.then(|| find(stripe_unit)).flatten().or_else(|| find(own))
     }
 
+    /// Where the root's chunk lies if everything in front of it is packed without gaps.
+    pub(super) fn expected_chunk(&self, g: &Geometry, stripe_unit: u32) -> Option<AgBlock> {
+        let packed = self.owned.iter().try_fold(0_u32, |sum, o| sum.checked_add(o.1))?;
+        let striped = stripe_unit > 0 && g.inode_align > 1 && stripe_unit.is_multiple_of(g.inode_align);
+        packed.checked_next_multiple_of(if striped { stripe_unit } else { g.cluster_align().max(1) }).map(AgBlock)
+    }
+
     /// Puts the first inode chunk there; `used` of its inodes are in use.
     pub(super) fn place_chunk(&mut self, g: &Geometry, at: AgBlock, used: u32) {
         self.take(at.0, g.chunk_blocks());

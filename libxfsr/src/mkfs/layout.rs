@@ -391,7 +391,7 @@ fn log_stripe(options: &Options, devices: &Devices, d: &mut Draft, warnings: &mu
     }
     d.log_sunit = bytes / bs;
     if bytes > MAX_LOG_SUNIT {
-        d.log_sunit = (DEFAULT_LOG_SUNIT / bs).max(1);
+        d.log_sunit = DEFAULT_LOG_SUNIT / bs;
         warnings.push(format!(
             "the stripe unit of {bytes} bytes is too large for the log (at most {MAX_LOG_SUNIT}), which gets {} bytes",
             d.log_sunit * bs
@@ -580,9 +580,17 @@ fn realtime(options: &Options, devices: &Devices, d: &mut Draft) -> Result<()> {
 fn root_ino(d: &Draft) -> Result<u64> {
     let draft = d.geometry()?;
     let groups = super::groups::Group::new(d.block_size, &draft, AgNumber(0));
-    let chunk = groups.chunk_place(&draft, d.sunit as u32).ok_or_else(|| {
+    let unit = d.sunit as u32;
+    let chunk = groups.chunk_place(&draft, unit).ok_or_else(|| {
         Error::invalid("AG 0 has no room for the root directory's inode chunk; make the AGs larger or the log smaller")
     })?;
+    // xfs_repair computes the place from the sizes alone; a gap in front of a log in AG 0 must not have drawn the chunk in.
+    let expected = groups.expected_chunk(&draft, unit);
+    if expected != Some(chunk) {
+        return Err(Error::invalid(
+            "-l agnum=0 is not possible with these stripe units: the root inode would not lie where xfs_repair looks for it; put the log into another AG",
+        ));
+    }
     Ok(u64::from(draft.block_to_agino(chunk).0))
 }
 

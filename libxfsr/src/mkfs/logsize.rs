@@ -57,7 +57,8 @@ pub(super) fn choose(options: &Options, devices: &Devices, d: &mut Draft) -> Res
             format_args!("it must be from {} to {} bytes ({least} to {most} blocks)", least << bl, most << bl),
         );
     }
-    d.log_blocks = align_size(d, blocks, given.is_some(), most)?;
+    d.log_blocks =
+        if devices.log.is_some() && d.log_sunit == 0 { blocks } else { align_size(d, blocks, given.is_some(), most)? };
     if devices.log.is_some() {
         if let Some(n) = options.log.agnum {
             return refuse("-l agnum", n, "an external log lies in no AG");
@@ -74,21 +75,27 @@ pub(super) fn choose(options: &Options, devices: &Devices, d: &mut Draft) -> Res
     place(d, &geometry, AgNumber(ag), given.is_some())
 }
 
+/// To how many blocks an internal log is aligned: its own stripe unit, or that of the data where it has none.
+fn alignment(d: &Draft) -> u64 {
+    if d.log_sunit > 0 { d.log_sunit } else { d.sunit.max(1) }
+}
+
 /// Rounds to the log's stripe unit.
 fn align_size(d: &Draft, blocks: u64, given: bool, most: u64) -> Result<u64> {
-    if d.log_sunit == 0 || blocks.is_multiple_of(d.log_sunit) {
+    let sunit = alignment(d);
+    if blocks.is_multiple_of(sunit) {
         return Ok(blocks);
     }
     if given {
-        let unit = d.log_sunit << d.block_log;
+        let unit = sunit << d.block_log;
         return refuse(
             "-l size",
             blocks << d.block_log,
             format_args!("it must be a multiple of the log's stripe unit, {unit}"),
         );
     }
-    let up = blocks.next_multiple_of(d.log_sunit);
-    Ok(if up > most { up - d.log_sunit } else { up })
+    let up = blocks.next_multiple_of(sunit);
+    Ok(if up > most { up - sunit } else { up })
 }
 
 fn place(d: &mut Draft, geometry: &crate::geometry::Geometry, ag: AgNumber, given: bool) -> Result<()> {
@@ -96,7 +103,7 @@ fn place(d: &mut Draft, geometry: &crate::geometry::Geometry, ag: AgNumber, give
     // The alignment counts in the filesystem's block numbers, which jump from AG to AG: observed with stripe units that are no
     // power of two.
     let first = geometry.join(ag, crate::units::AgBlock(0)).0;
-    let unit = d.log_sunit.max(1);
+    let unit = alignment(d);
     let start = (first + d.prealloc()).next_multiple_of(unit) - first;
     // What follows the log must still hold the free list.
     let room = length.saturating_sub(start);
