@@ -1,0 +1,191 @@
+//! The answers for an image, for a mount of the same bytes, and those of xfs_spaceman, xfs_io and xfs_db, side by side.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use xfsr_tests::oracle::{self, Mount};
+
+fn spaceman<S: AsRef<OsStr>>(args: &[S]) -> Result<Output> {
+    Ok(Command::new(env!("CARGO_BIN_EXE_xfsr-spaceman")).args(args).output()?)
+}
+
+/// Standard output of a run that succeeds.
+fn answer(command: &str, path: &Path, json: bool) -> Result<String> {
+    let mut args: Vec<&OsStr> = vec!["-c".as_ref(), command.as_ref(), path.as_os_str()];
+    if json {
+        args.insert(0, "--json".as_ref());
+    }
+    let out = spaceman(&args)?;
+    ensure!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stderr));
+    Ok(String::from_utf8(out.stdout)?)
+}
+
+/// Files of many sizes, half of them removed again, shared, unwritten and fragmented ones, a directory of several blocks,
+/// attributes outside the inode.
+fn fill(root: &Path) -> Result<()> {
+    for i in 0..200usize {
+        std::fs::write(root.join(format!("file{i}")), vec![i as u8; i * 1500])?;
+    }
+    std::fs::create_dir(root.join("dir"))?;
+    for i in 0..1500 {
+        std::fs::write(root.join(format!("dir/a-name-of-some-length-{i}")), b"")?;
+    }
+    for i in (1..200).step_by(2) {
+        std::fs::remove_file(root.join(format!("file{i}")))?;
+    }
+    let big = root.join("big");
+    std::fs::write(&big, vec![1; 4 << 20])?;
+    oracle::xfs_io(&big, &["fsync", "falloc 4m 4m"])?;
+    let clone = root.join("clone");
+    std::fs::write(&clone, b"")?;
+    oracle::xfs_io(&clone, &[format!("reflink {} 0 0 2m", big.display())])?;
+    // Every other block written over unwritten space: an extent btree.
+    let many = root.join("many");
+    std::fs::write(&many, b"")?;
+    let writes: Vec<String> =
+        std::iter::once("falloc 0 4m".into()).chain((0..200).map(|i| format!("pwrite -q {} 4k", i * 8192))).collect();
+    oracle::xfs_io(&many, &writes)?;
+    let value = "x".repeat(3000);
+    for i in (0..40).step_by(2) {
+        let name = c"user.big";
+        rustix::fs::setxattr(root.join(format!("file{i}")), name, value.as_bytes(), rustix::fs::XattrFlags::empty())?;
+    }
+    Ok(())
+}
+
+fn image(directory: &Path, options: &[&str]) -> Result<PathBuf> {
+    let image = directory.join("image");
+    std::fs::File::create(&image)?.set_len(640 << 20)?;
+    oracle::mkfs_xfs(options, &image)?;
+    let mount = Mount::new(&image, "")?;
+    fill(mount.path())?;
+    mount.unmount()?;
+    Ok(image)
+}
+
+/// The kernel's answers, in our layout: it names the device by number.
+fn xfs_io_fsmap(mount: &Path) -> Result<String> {
+    let text = xfsr_tests::run("xfs_io", &["-r".as_ref(), "-c".as_ref(), "fsmap".as_ref(), mount.as_os_str()])?;
+    let lines = text.lines().map(|line| {
+        let mut words: Vec<&str> = line.split(' ').collect();
+        if let Some(device) = words.get_mut(1) {
+            *device = "data";
+        }
+        words.join(" ") + "\n"
+    });
+    Ok(lines.collect())
+}
+
+fn compare(options: &[&str], rmapbt: bool) -> Result<()> {
+    if oracle::require(oracle::MOUNT).and(oracle::require(&["xfs_spaceman"])).is_none() {
+        return Ok(());
+    }
+    let directory = tempfile::tempdir()?;
+    let image = image(directory.path(), options)?;
+    let commands =
+        ["freesp", "freesp -s", "freesp -gs", "freesp -e 100", "freesp -m 3 -a 0 -a 2", "freesp -d -a 1", "fsmap"];
+    let from_image: Vec<String> = commands.iter().map(|c| answer(c, &image, false)).collect::<Result<_>>()?;
+    let frag_image: Value = serde_json::from_str(&answer("frag", &image, true)?)?;
+
+    let mount = Mount::new(&image, "ro,norecovery")?;
+    for (command, ours) in commands.iter().zip(&from_image) {
+        assert_eq!(&answer(command, mount.path(), false)?, ours, "{command}: mount and image");
+        let theirs = if *command == "fsmap" {
+            xfs_io_fsmap(mount.path())?
+        } else {
+            xfsr_tests::run("xfs_spaceman", &["-c".as_ref(), command.as_ref(), mount.path().as_os_str()])?
+        };
+        assert_eq!(&theirs, ours, "{command}: the stock tool and ours");
+    }
+    let fsmap = from_image.last().context("fsmap is the last command")?;
+    assert_eq!(fsmap.contains("inode btree"), rmapbt);
+    assert_eq!(fsmap.contains("extent map"), rmapbt);
+    assert_eq!(fsmap.contains("unknown"), !rmapbt);
+    // Any file of the mount stands for it.
+    let file = mount.path().join("big");
+    assert_eq!(&answer("fsmap", &file, false)?, fsmap);
+
+    let info = answer("info", mount.path(), false)?;
+    let theirs = xfsr_tests::run("xfs_spaceman", &["-c".as_ref(), "info".as_ref(), mount.path().as_os_str()])?;
+    assert_eq!(info, theirs);
+    let body = |text: &str| text.split_once("isize").map(|(_, rest)| rest.to_owned());
+    assert_eq!(body(&info), body(&answer("info", &image, false)?));
+
+    let frag_mount: Value = serde_json::from_str(&answer("frag", mount.path(), true)?)?;
+    let frag = |v: &Value, key: &str| v["result"][key].clone();
+    for key in ["inodes", "forks", "actual"] {
+        assert_eq!(frag(&frag_mount, key), frag(&frag_image, key), "frag: {key}");
+    }
+    assert!(frag(&frag_image, "actual").as_u64() > frag(&frag_image, "ideal").as_u64());
+    let ideal = if rmapbt { frag(&frag_image, "ideal") } else { Value::Null };
+    assert_eq!(frag(&frag_mount, "ideal"), ideal);
+
+    for command in ["freesp -d", "info", "fsmap"] {
+        let of = |path: &Path| -> Result<Value> { Ok(serde_json::from_str(&answer(command, path, true)?)?) };
+        let (mut ours, mut theirs) = (of(&image)?, of(mount.path())?);
+        for v in [&mut ours, &mut theirs] {
+            if let Some(name) = v.pointer_mut("/result/meta_data") {
+                *name = Value::Null;
+            }
+        }
+        assert_eq!(ours, theirs, "{command} as JSON");
+        assert_eq!(ours["command"], command.split(' ').next().unwrap_or_default());
+    }
+
+    // The bytes of a mounted filesystem may change under the reader, who is told so.
+    let out = spaceman(&["freesp".as_ref(), image.as_os_str()])?;
+    assert!(out.status.success());
+    assert!(String::from_utf8_lossy(&out.stderr).contains("may be inconsistent"), "{out:?}");
+    mount.unmount()?;
+    let out = spaceman(&["freesp".as_ref(), image.as_os_str()])?;
+    assert!(out.stderr.is_empty(), "{out:?}");
+
+    let db = oracle::xfs_db(&image, &["frag"])?;
+    let first = db.lines().next().unwrap_or_default();
+    assert_eq!(answer("frag", &image, false)?.lines().next(), Some(first));
+    Ok(())
+}
+
+#[test]
+fn image_mount_and_stock_tools_agree_with_reverse_mappings() -> Result<()> {
+    compare(&["-m", "rmapbt=1,reflink=1", "-L", "a label"], true)
+}
+
+#[test]
+fn image_mount_and_stock_tools_agree_without_reverse_mappings() -> Result<()> {
+    compare(&["-m", "rmapbt=0,reflink=1"], false)
+}
+
+#[test]
+fn image_mount_and_stock_tools_agree_with_small_blocks() -> Result<()> {
+    compare(&["-b", "size=1024", "-m", "rmapbt=1,reflink=1", "-i", "nrext64=1", "-d", "agcount=7"], true)
+}
+
+#[test]
+fn wrong_usage_exits_with_2() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("x");
+    let path = path.to_str().context("a temporary directory has a plain name")?;
+    for args in
+        [&["-c", "nonsense", path][..], &["-c", "freesp -b -e 4", path], &["-c", "info", "freesp", path], &[path]]
+    {
+        assert_eq!(spaceman(args)?.status.code(), Some(2), "{args:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_no_xfs_is_refused() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("zeroes");
+    std::fs::write(&file, vec![0; 1 << 20])?;
+    for path in [&file, &PathBuf::from("/proc"), &directory.path().join("nothing")] {
+        let out = spaceman(&["info".as_ref(), path.as_os_str()])?;
+        assert_eq!(out.status.code(), Some(1), "{out:?}");
+        assert!(out.stdout.is_empty());
+        assert!(String::from_utf8_lossy(&out.stderr).starts_with("xfsr-spaceman: "), "{out:?}");
+    }
+    Ok(())
+}
