@@ -48,7 +48,7 @@ pub(crate) fn main() -> u8 {
     if let Err(e) = cli::watch() {
         cli::note(PROGRAM, &format!("Ctrl-C will end it at once: {e}"));
     }
-    let source = match Source::open(&path, None, None) {
+    let source = match Source::open(&path) {
         Ok(s) => s,
         Err(e) => return cli::fail(PROGRAM, &e),
     };
@@ -142,10 +142,7 @@ fn fsmap(
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut number = 0u64;
     let mut result = if json { out.write_all(b"{\"command\":\"fsmap\",\"result\":[") } else { Ok(()) };
-    backend.fsmap(control, &mut |m| {
-        if only.is_some_and(|d| d != m.device) {
-            return ControlFlow::Continue(());
-        }
+    backend.fsmap(only, control, &mut |m| {
         let line = if json {
             let separator = if number == 0 { "\n" } else { ",\n" };
             format!("{separator}{}", json!(m))

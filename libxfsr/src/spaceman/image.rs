@@ -18,7 +18,6 @@ use crate::space::{AgStore, AgTree};
 use crate::units::{AgBlock, AgIno, AgNumber, Ino};
 use crate::volume::Volume;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 use zerocopy::big_endian::U32;
 
 /// An image or device, read directly.
@@ -26,7 +25,6 @@ use zerocopy::big_endian::U32;
 pub struct Image {
     volume: Volume,
     name: String,
-    log: Option<PathBuf>,
 }
 
 /// Steps between two looks at the control.
@@ -84,18 +82,14 @@ impl Gaps<'_, '_> {
 }
 
 impl Image {
-    /// Over a volume; `name` is what `info` calls it, `log` an external log.
-    pub fn new(volume: Volume, name: String, log: Option<PathBuf>) -> Self {
-        Self { volume, name, log }
+    /// Over a volume; `name` is what `info` calls it.
+    pub fn new(volume: Volume, name: String) -> Self {
+        Self { volume, name }
     }
 
     /// The volume.
     pub fn volume(&self) -> &Volume {
         &self.volume
-    }
-    /// The external log's path, where one was given.
-    pub fn log(&self) -> Option<&Path> {
-        self.log.as_deref()
     }
 
     fn store(&self, ag: AgNumber, tree: AgTree) -> Result<AgStore<'_>> {
@@ -147,6 +141,37 @@ impl Image {
             }
         }
         Ok(m)
+    }
+
+    /// Mappings of the data device.
+    fn data_map(&self, control: &Control<'_>, each: EachMapping<'_>) -> Result<ControlFlow<()>> {
+        let g = &self.volume.geometry;
+        let rmap = g.features.rmapbt();
+        // A gap between reverse mappings is free; a gap between free extents belongs to somebody, and then also goes on
+        // from one AG into the next.
+        let gap = if rmap { Owner::Free } else { Owner::Unknown };
+        let mut gaps = Gaps { next: 0, gap, broken: false, each };
+        for ag in g.ags() {
+            control.tell("mappings", ag.0.into(), Some(g.ag_count.into()));
+            if rmap {
+                let store = self.store(ag, AgTree::Rmap)?;
+                let refcount = if g.features.reflink() { Some(self.store(ag, AgTree::Refcount)?) } else { None };
+                walk::<Rmap, _>(&store, control, &mut |r| {
+                    self.require_inside("rmapbt", ag, r.startblock.get(), r.blockcount.get())?;
+                    Ok(gaps.emit(&self.mapping(ag, r, refcount.as_ref())?))
+                })?;
+            } else {
+                self.free_space(ag, control, &mut |ag, agbno, count| {
+                    let length = u64::from(count) << g.block_log;
+                    gaps.emit(&Mapping::special(Device::Data, self.physical(ag, agbno), length, Owner::Free))
+                })?;
+            }
+            if gaps.broken {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        let end = g.blocks << g.block_log;
+        Ok(gaps.emit(&Mapping::special(Device::Data, end, 0, Owner::Free)))
     }
 
     /// Whether the inode belongs to the filesystem itself and not to a user.
@@ -207,36 +232,23 @@ impl SpaceBackend for Image {
         })
     }
 
-    fn fsmap(&self, control: &Control<'_>, each: EachMapping<'_>) -> Result<()> {
+    fn fsmap(&self, only: Option<Device>, control: &Control<'_>, each: EachMapping<'_>) -> Result<()> {
         let g = &self.volume.geometry;
-        let rmap = g.features.rmapbt();
-        // A gap between reverse mappings is free; a gap between free extents belongs to somebody, and then also goes on
-        // from one AG into the next.
-        let gap = if rmap { Owner::Free } else { Owner::Unknown };
-        let mut gaps = Gaps { next: 0, gap, broken: false, each };
-        for ag in g.ags() {
-            control.tell("mappings", ag.0.into(), Some(g.ag_count.into()));
-            if rmap {
-                let store = self.store(ag, AgTree::Rmap)?;
-                let refcount = if g.features.reflink() { Some(self.store(ag, AgTree::Refcount)?) } else { None };
-                walk::<Rmap, _>(&store, control, &mut |r| {
-                    self.require_inside("rmapbt", ag, r.startblock.get(), r.blockcount.get())?;
-                    Ok(gaps.emit(&self.mapping(ag, r, refcount.as_ref())?))
-                })?;
-            } else {
-                self.free_space(ag, control, &mut |ag, agbno, count| {
-                    let length = u64::from(count) << g.block_log;
-                    gaps.emit(&Mapping::special(Device::Data, self.physical(ag, agbno), length, Owner::Free))
-                })?;
-            }
-            if gaps.broken {
+        let wanted = |d: Device| only.is_none_or(|o| o == d);
+        if wanted(Device::Data) && self.data_map(control, each)?.is_break() {
+            return Ok(());
+        }
+        if wanted(Device::Log) && g.log_start.0 == 0 {
+            let length = u64::from(g.log_blocks) << g.block_log;
+            if each(&Mapping::special(Device::Log, 0, length, Owner::Log)).is_break() {
                 return Ok(());
             }
         }
-        let end = g.blocks << g.block_log;
-        if gaps.emit(&Mapping::special(Device::Data, end, 0, Owner::Free)).is_continue() && g.log_start.0 == 0 {
-            let length = u64::from(g.log_blocks) << g.block_log;
-            let _ = (gaps.each)(&Mapping::special(Device::Log, 0, length, Owner::Log));
+        if wanted(Device::Realtime) && g.rt_blocks > 0 {
+            return Err(Error::unsupported(
+                "the mappings of a realtime device are not read from an image; mount it and ask the kernel, or ask for \
+                 the data device alone",
+            ));
         }
         Ok(())
     }

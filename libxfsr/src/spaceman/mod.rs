@@ -59,11 +59,12 @@ pub trait SpaceBackend {
     /// # Errors
     /// [`Error::Invalid`] for an AG that does not exist; damage; a kernel that lacks the call; [`Error::Stopped`].
     fn free_space(&self, ag: AgNumber, control: &Control<'_>, each: EachFree<'_>) -> Result<()>;
-    /// Who owns each extent of the devices, ascending. Without reverse mappings what is not free has an unknown owner.
+    /// Who owns each extent of a device (of all devices, if none is named), ascending. Without reverse mappings what is not free
+    /// has an unknown owner.
     ///
     /// # Errors
-    /// As [`SpaceBackend::free_space`].
-    fn fsmap(&self, control: &Control<'_>, each: EachMapping<'_>) -> Result<()>;
+    /// As [`SpaceBackend::free_space`]; [`Error::Unsupported`] for an image's realtime device, after the others.
+    fn fsmap(&self, only: Option<Device>, control: &Control<'_>, each: EachMapping<'_>) -> Result<()>;
     /// Extents that files have and those they would need.
     ///
     /// # Errors
@@ -75,9 +76,9 @@ pub trait SpaceBackend {
 #[derive(Debug)]
 pub enum Source {
     /// An image or a device, read directly.
-    Image(Image),
+    Image(Box<Image>),
     /// A mounted filesystem, asked through the kernel.
-    Mounted(Mounted),
+    Mounted(Box<Mounted>),
 }
 
 impl Source {
@@ -86,16 +87,14 @@ impl Source {
     ///
     /// # Errors
     /// As [`Volume::open`] and [`Mounted::open`].
-    pub fn open(path: &Path, log: Option<&Path>, realtime: Option<&Path>) -> Result<Self> {
+    pub fn open(path: &Path) -> Result<Self> {
         let meta = std::fs::metadata(path).map_err(|e| Error::open(path, e))?;
         let direct = meta.file_type().is_block_device() || meta.is_file() && (!on_xfs(path) || looks_like_image(path));
         if !direct {
-            return Mounted::open(path).map(Self::Mounted);
+            return Ok(Self::Mounted(Box::new(Mounted::open(path)?)));
         }
-        let devices =
-            Devices { data: path.to_owned(), log: log.map(Path::to_owned), realtime: realtime.map(Path::to_owned) };
-        let volume = Volume::open(&devices)?;
-        Ok(Self::Image(Image::new(volume, path.display().to_string(), log.map(Path::to_owned))))
+        let volume = Volume::open(&Devices::data(path))?;
+        Ok(Self::Image(Box::new(Image::new(volume, path.display().to_string()))))
     }
 
     /// Where the image or device that is read directly is mounted: the view may then be inconsistent.
@@ -109,8 +108,8 @@ impl Source {
     /// The backend.
     pub fn backend(&self) -> &dyn SpaceBackend {
         match self {
-            Self::Image(i) => i,
-            Self::Mounted(m) => m,
+            Self::Image(i) => &**i,
+            Self::Mounted(m) => &**m,
         }
     }
 }

@@ -70,13 +70,14 @@ impl SpaceBackend for Mounted {
         })
     }
 
-    fn fsmap(&self, control: &Control<'_>, each: EachMapping<'_>) -> Result<()> {
+    fn fsmap(&self, only: Option<Device>, control: &Control<'_>, each: EachMapping<'_>) -> Result<()> {
         let data = self.device()?;
         let g = self.geometry();
         let total = g.datablocks.saturating_mul(g.blocksize.into());
         let mut broken = false;
         let mut steps = 0u64;
-        self.fsmap(FsmapRange { device: Some(data), first: 0, last: u64::MAX }, control, &mut |r| {
+        let range = FsmapRange { device: Some(data), first: 0, last: u64::MAX };
+        let mut take = |r: &Fsmap| {
             if steps.is_multiple_of(4096) {
                 control.tell("mappings", r.physical, Some(total));
             }
@@ -84,8 +85,11 @@ impl SpaceBackend for Mounted {
             let flow = each(&mapping(r, Device::Data));
             broken = flow.is_break();
             flow
-        })?;
-        if broken || g.logstart != 0 && g.rtblocks == 0 {
+        };
+        if only.is_none_or(|o| o == Device::Data) {
+            self.fsmap(range, control, &mut take)?;
+        }
+        if broken || only == Some(Device::Data) || g.logstart != 0 && g.rtblocks == 0 {
             return Ok(());
         }
         self.fsmap(FsmapRange::ALL, control, &mut |r| {
@@ -94,6 +98,9 @@ impl SpaceBackend for Mounted {
             }
             let m = mapping(r, Device::Realtime);
             let device = if m.owner == Owner::Log { Device::Log } else { Device::Realtime };
+            if only.is_some_and(|o| o != device) {
+                return ControlFlow::Continue(());
+            }
             each(&Mapping { device, ..m })
         })
     }
@@ -118,7 +125,7 @@ impl SpaceBackend for Mounted {
             return Ok(frag);
         }
         let mut extents = Vec::new();
-        SpaceBackend::fsmap(self, control, &mut |m| {
+        SpaceBackend::fsmap(self, Some(Device::Data), control, &mut |m| {
             if let Owner::Inode(ino) = m.owner
                 && !m.extent_map
                 && fragmented.binary_search(&ino.0).is_ok()
