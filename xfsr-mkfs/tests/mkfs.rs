@@ -174,6 +174,7 @@ const TABLE: &[(u64, &str)] = &[
     (2 * G, "-r rtdev=RT,extsize=28k"),
     (2 * G, "-r rtdev=RT,size=700m"),
     (2 * G, "-b size=1k -r rtdev=RT"),
+    (2 * G, "-d su=8k,sw=4 -r rtdev=RT"),
     (2 * G, "-b size=64k -i nrext64=1 -r rtdev=RT -l logdev=LOG"),
 ];
 

@@ -115,6 +115,8 @@ fn first_chunk(plan: &Plan, group: &mut Group, options: &WriteOptions) -> Result
     let (at, _) = g.agino_to_block(agino);
     group.place_chunk(g, at, 3);
     let mut files = [File::default(); 2];
+    // A file that fills a stripe unit starts on one.
+    let stripe = plan.superblock.unit.get().max(1);
     if g.rt_extents > 0 {
         let bitmap = u64::from(g.rt_bitmap_blocks);
         let words = (u64::from(g.rt_extents_log) + 1) * bitmap;
@@ -122,7 +124,8 @@ fn first_chunk(plan: &Plan, group: &mut Group, options: &WriteOptions) -> Result
         for (file, count) in files.iter_mut().zip([bitmap, summary]) {
             file.size = count << g.block_log;
             let count32 = u32::try_from(count).ok().filter(|c| u64::from(*c) < 1 << 21);
-            let Some(start) = count32.and_then(|c| group.allocate(at.0, c, 1)) else {
+            let Some(start) = count32.and_then(|c| group.allocate(at.0, c, if c >= stripe { stripe } else { 1 }))
+            else {
                 return Err(Error::invalid(format!(
                     "AG 0 has no room for {count} blocks of realtime metadata; give a larger -r extsize"
                 )));
