@@ -2,7 +2,7 @@
 
 use super::ag::AgState;
 use super::owners::{Observed, Owners};
-use super::{Counts, Findings, forks};
+use super::{Counts, Findings, forks, values};
 use crate::control::Control;
 use crate::error::{Corruption, Result, Rule};
 use crate::format::Context;
@@ -226,5 +226,8 @@ impl Scan<'_> {
         }
         self.table.set(slot, if broken { BROKEN } else { kind as u8 }, core.nlink.get());
         forks::check(self.volume, self.found, ino, bytes, core, batch);
+        if !broken {
+            values::check(self.volume, self.found, ino, bytes, core);
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 mod ag;
 mod counters;
+mod datree;
 mod directory;
 mod forks;
 mod inodes;
@@ -13,6 +14,7 @@ mod links;
 mod owners;
 mod report;
 mod superblock;
+mod values;
 
 use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule, Severity};

@@ -3,6 +3,7 @@
 use super::Findings;
 use crate::cache::OnDamage;
 use crate::error::{Corruption, Rule, Severity};
+use crate::format::features::Version;
 use crate::format::superblock::{SUPERBLOCK, Superblock};
 use crate::geometry::Geometry;
 use crate::units::{AgNumber, Ino, NULL_INO};
@@ -19,17 +20,9 @@ fn without_counters(sb: &Superblock) -> Superblock {
     s.lsn = 0.into();
     s.crc = 0.into();
     s.inprogress = 0;
-    // Set by a mount with quota, or later than mkfs, in the primary only.
-    s.uquotino = 0.into();
-    s.gquotino = 0.into();
-    s.pquotino = 0.into();
-    s.qflags = 0.into();
     s.fname = [0; 12];
     s.versionnum = (s.versionnum.get() & !0x50).into();
     s.features_log_incompat = 0.into();
-    s.unit = 0.into();
-    s.width = 0.into();
-    s.flags = 0;
     s
 }
 
@@ -84,6 +77,19 @@ fn secondary(volume: &Volume, ag: AgNumber, sb: &Superblock, found: &Findings) {
             *a = b;
         }
     }
+    // A mount with quota makes its inodes and flags in the primary only.
+    for (a, b) in [
+        (&mut ours.uquotino, theirs.uquotino),
+        (&mut ours.gquotino, theirs.gquotino),
+        (&mut ours.pquotino, theirs.pquotino),
+    ] {
+        if [0, NULL_INO].contains(&a.get()) {
+            *a = b;
+        }
+    }
+    if ours.qflags.get() == 0 {
+        ours.qflags = theirs.qflags;
+    }
     if ours.as_bytes() == theirs.as_bytes() {
         return;
     }
@@ -102,6 +108,20 @@ fn primary(volume: &Volume, sb: &Superblock, found: &Findings) {
     }
     if sb.inprogress != 0 {
         bad("inprogress", &sb.inprogress, "0: mkfs did not finish");
+    }
+    let quota = g.features.version.contains(Version::QUOTA) || g.features.metadir();
+    for (field, ino) in [("uquotino", sb.uquotino), ("gquotino", sb.gquotino), ("pquotino", sb.pquotino)] {
+        let none = [0, NULL_INO].contains(&ino.get());
+        if !none && (!quota || !g.is_valid_ino(Ino(ino.get()))) {
+            bad(field, &ino, if quota { "an inode" } else { "none: the filesystem has no quota" });
+        }
+    }
+    if !quota && sb.qflags.get() != 0 {
+        bad("qflags", &sb.qflags, "0: the filesystem has no quota");
+    }
+    let (unit, width) = (sb.unit.get(), sb.width.get());
+    if width.checked_rem(unit).unwrap_or(width) != 0 || (unit != 0 && width == 0) {
+        bad("width", &width, "a multiple of the stripe unit");
     }
     if sb.flags > 1 {
         bad("flags", &sb.flags, "0 or 1");

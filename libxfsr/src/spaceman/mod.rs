@@ -74,6 +74,7 @@ pub trait SpaceBackend {
 
 /// Where a path leads.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a program")]
 pub enum Source {
     /// An image or a device, read directly.
     Image(Box<Image>),

@@ -373,21 +373,28 @@ pub fn check_dinode(bytes: &[u8], ino: Ino, at: &Context<'_>, report: &mut dyn F
         return;
     }
     let (kind, flags, size) = (core.kind(), core.flags(), core.size.get());
-    let warn = |v: Verdict| v.map_err(|e| e.severity(Severity::Warning));
-    note(warn(s.require(
+    note(s.require(
         Flags::all().contains(flags),
         "flags",
         Rule::Flags,
         format_args!("{:#x}", core.flags.get()),
         "known bits",
-    )));
-    note(warn(s.require(
+    ));
+    note(s.require(
         Flags2::all().contains(core.flags2()),
         "flags2",
         Rule::Flags,
         format_args!("{:#x}", core.flags2.get()),
         "known bits",
-    )));
+    ));
+    let bitmap = core.is_metadata() || ino.0 == s.at.geometry.root_ino.0.wrapping_add(1);
+    note(s.require(
+        bitmap || !flags.contains(Flags::NEWRTBM),
+        "newrtbm",
+        Rule::Flags,
+        1,
+        "0 but in the realtime bitmap's inode",
+    ));
     note(s.require(core.pad2 == [0; 12], "pad2", Rule::Range, "other bytes", "zeroes"));
     note(s.require(core.nlink.get() <= super::MAX_LINK, "nlink", Rule::Range, core.nlink, "at most 2147483647"));
     note(s.require(
@@ -443,7 +450,11 @@ pub fn check_dinode(bytes: &[u8], ino: Ino, at: &Context<'_>, report: &mut dyn F
         note(s.require(nanos < 1_000_000_000, field, Rule::Range, nanos, "less than 10^9 nanoseconds"));
     }
     if core.uid.get() == u32::MAX || core.gid.get() == u32::MAX {
-        note(warn(Err(s.bad("uid", Rule::Range).found(core.uid).expected("not the number that means none"))));
+        note(Err(s
+            .bad("uid", Rule::Range)
+            .severity(Severity::Warning)
+            .found(core.uid)
+            .expected("not the number that means none")));
     }
 }
 

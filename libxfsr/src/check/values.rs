@@ -1,0 +1,112 @@
+//! What an inode's forks hold beside extents: extended attributes and targets of symbolic links.
+
+use super::Findings;
+use super::datree::{self, Owner};
+use crate::attr;
+use crate::cache::{BlockRead, OnDamage};
+use crate::error::{Corruption, Error, ForkKind, Rule};
+use crate::format::attr::{ATTR_ANY, AttrFlags, AttrLeaf, LEAF_MAGIC, Value, hash_attr, owner_of, verify_short};
+use crate::format::inode::{Dinode, Format, fork_bytes};
+use crate::inode::{Inode, file};
+use crate::units::{FileBlock, Ino};
+use crate::volume::Volume;
+
+struct Attrs<'a> {
+    volume: &'a Volume,
+    found: &'a Findings,
+    inode: &'a Inode,
+}
+
+impl Owner for Attrs<'_> {
+    const LEAF: u16 = LEAF_MAGIC;
+    fn read(&self, at: u64) -> Option<BlockRead> {
+        match attr::block(self.volume, self.inode, FileBlock(at), &ATTR_ANY, OnDamage::Keep) {
+            Ok(block) => {
+                if let Some(c) = block.damage() {
+                    let fatal = matches!(c.rule, Rule::Magic | Rule::Uuid | Rule::Truncated);
+                    self.tell(Box::new(c.clone()).in_fork(ForkKind::Attr, Some(FileBlock(at))));
+                    if fatal {
+                        return None;
+                    }
+                }
+                if let Some(o) = owner_of(&block).filter(|o| *o != self.inode.ino) {
+                    self.tell(self.bad("owner", Rule::Owner, at).found(o).expected(self.inode.ino));
+                }
+                Some(block)
+            }
+            Err(e) => {
+                self.found.add_error(e, || self.bad("block", Rule::Unreadable, at));
+                None
+            }
+        }
+    }
+    fn bad(&self, field: &'static str, rule: Rule, at: u64) -> Box<Corruption> {
+        Corruption::new("xattr", field, rule).in_inode(self.inode.ino).in_fork(ForkKind::Attr, Some(FileBlock(at)))
+    }
+    fn tell(&self, c: Box<Corruption>) {
+        self.found.add(c.in_inode(self.inode.ino));
+    }
+    fn leaf(&mut self, at: u64, block: &BlockRead) -> Option<u32> {
+        let leaf = AttrLeaf::from_bytes(block)?;
+        for e in leaf.entries {
+            let a = match leaf.attr(e) {
+                Ok(a) => a,
+                Err(c) => {
+                    self.tell(c.in_fork(ForkKind::Attr, Some(FileBlock(at))));
+                    continue;
+                }
+            };
+            if a.flags.contains(AttrFlags::INCOMPLETE) {
+                continue;
+            }
+            let value = match a.value {
+                Value::Local(v) => v.to_vec(),
+                Value::Remote { block, length } => {
+                    match attr::remote_value(self.volume, self.inode, FileBlock(block.into()), length) {
+                        Ok(v) => v,
+                        Err(e) => {
+                            self.found.add_error(e, || self.bad("value", Rule::Unreadable, block.into()));
+                            continue;
+                        }
+                    }
+                }
+            };
+            match hash_attr(&self.volume.geometry, a.flags, a.name, &value) {
+                Some(h) if h != e.hashval.get() => {
+                    let c = self.bad("hashval", Rule::Mismatch, at).found(format_args!("{:#x}", e.hashval));
+                    self.tell(c.expected(format_args!("{h:#x} for {}", crate::text::escape(a.name))));
+                }
+                Some(_) => {}
+                None => self.tell(self.bad("value", Rule::Range, at).found("a parent pointer of another size")),
+            }
+        }
+        leaf.entries.last().map(|e| e.hashval.get())
+    }
+}
+
+/// Checks attributes, and the target of a symbolic link.
+pub(super) fn check(volume: &Volume, found: &Findings, ino: Ino, bytes: &[u8], core: &Dinode) {
+    let attr = if core.has_attr_fork() { core.format(ForkKind::Attr) } else { None };
+    if attr == Some(Format::Local)
+        && let Err(c) = verify_short(fork_bytes(bytes, ForkKind::Attr), ino, &volume.geometry)
+    {
+        found.add(c.in_inode(ino));
+    }
+    let blocks = matches!(attr, Some(Format::Extents | Format::Btree)) && core.extents(ForkKind::Attr) > 0;
+    if !blocks && !core.is_symlink() {
+        return;
+    }
+    let inode = Inode { ino, bytes: bytes.to_vec(), core: *core, damage: None };
+    if blocks {
+        datree::walk(&mut Attrs { volume, found, inode: &inode }, 0);
+    }
+    if core.is_symlink()
+        && let Err(e) = file::symlink_target(volume, &inode)
+    {
+        let at = |c: Box<Corruption>| c.in_inode(ino).in_fork(ForkKind::Data, None);
+        match e {
+            Error::Corrupt(c) => found.add(at(c)),
+            other => found.add(at(Corruption::new("symlink", "target", Rule::Unreadable)).found(other)),
+        }
+    }
+}
