@@ -21,7 +21,11 @@ fn tour(path: &std::path::Path) -> libxfsr::Result<()> {
     let target = FileTarget::create(path, SIZE)?;
     write::write(&plan, &write::Targets { data: &target, log: None, rt: None }, &write::WriteOptions::default())?;
     drop(target);
-    println!("{}   made in {:.1} ms\n", plan.report("tour", None, None).render(), started.elapsed().as_secs_f64() * 1e3);
+    println!(
+        "{}   made in {:.1} ms\n",
+        plan.report("tour", None, None).render(),
+        started.elapsed().as_secs_f64() * 1e3
+    );
 
     println!("2. Its check");
     let volume = Volume::open(&Devices::data(path))?;

@@ -387,6 +387,13 @@ pub fn check_dinode(bytes: &[u8], ino: Ino, at: &Context<'_>, report: &mut dyn F
         format_args!("{:#x}", core.flags2.get()),
         "known bits",
     ));
+    note(s.require(
+        core.has_attr_fork() || core.aformat == super::Format::Extents as u8,
+        "aformat",
+        Rule::Flags,
+        core.aformat,
+        "2 (extents) without an attribute fork",
+    ));
     let bitmap = core.is_metadata() || ino.0 == s.at.geometry.root_ino.0.wrapping_add(1);
     note(s.require(
         bitmap || !flags.contains(Flags::NEWRTBM),
