@@ -1,3 +1,13 @@
-//! Placeholder until the library below it is in place.
+//! Looks inside an XFS filesystem.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod cli;
+mod commands;
+mod field;
+mod fields;
+mod location;
+mod session;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

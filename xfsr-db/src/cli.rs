@@ -1,0 +1,113 @@
+//! Arguments, and where commands come from: `-c`, a terminal, or standard input.
+
+use crate::session::{Flow, Session};
+use clap::Parser;
+use libxfsr::text::escape;
+use libxfsr::volume::{Devices, Volume};
+use std::io::{BufRead as _, IsTerminal as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Looks inside an XFS filesystem, mountable or not, and gets files out of it. It does not write.
+#[derive(Debug, Parser)]
+#[command(name = "xfsr-db", version, disable_version_flag = true)]
+struct Arguments {
+    /// Runs a command instead of asking for them; may be repeated.
+    #[arg(short = 'c', value_name = "COMMAND")]
+    commands: Vec<String>,
+    /// Reads only: the only way this program works.
+    #[arg(short = 'r')]
+    read_only: bool,
+    /// Says that DEVICE is an image file.
+    #[arg(short = 'f')]
+    file: bool,
+    /// The external log.
+    #[arg(short = 'l', value_name = "LOGDEV")]
+    log: Option<PathBuf>,
+    /// The realtime device.
+    #[arg(short = 'R', value_name = "RTDEV")]
+    realtime: Option<PathBuf>,
+    /// Expert mode.
+    #[arg(short = 'x')]
+    expert: bool,
+    /// Goes on where the superblock is damaged.
+    #[arg(short = 'i')]
+    ignore: bool,
+    /// Shows the version.
+    #[arg(short = 'V')]
+    version: bool,
+    /// Device or image file.
+    #[arg(required_unless_present = "version")]
+    device: Option<PathBuf>,
+}
+
+fn fail(message: &str) -> ExitCode {
+    eprintln!("xfsr-db: {message}");
+    ExitCode::from(1)
+}
+
+pub(crate) fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(a) => a,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(u8::from(e.use_stderr()));
+        }
+    };
+    if arguments.version {
+        println!("xfsr-db version {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    if arguments.expert {
+        return fail("-x is refused: writing is not available yet");
+    }
+    if arguments.ignore {
+        return fail("-i is refused: a damaged primary superblock is replaced by a copy without asking");
+    }
+    let Some(data) = arguments.device else { return fail("no device") };
+    if arguments.file && !data.is_file() {
+        return fail(&format!("-f: {} is no regular file", escape(data.as_os_str().as_encoded_bytes())));
+    }
+    let devices = Devices { data: data.clone(), log: arguments.log, realtime: arguments.realtime };
+    let volume = match Volume::open(&devices) {
+        Ok(v) => v,
+        Err(e) => return fail(&e.to_string()),
+    };
+    if let Some(m) = volume.mounted() {
+        eprintln!("xfsr-db: mounted on {}: the view may be inconsistent", escape(m.as_os_str().as_encoded_bytes()));
+    }
+    if volume.superblock_from.0 != 0 {
+        eprintln!("xfsr-db: the primary superblock is unusable; using that of AG {}", volume.superblock_from);
+    }
+    let mut session = Session::new(volume, data);
+    let mut failed = false;
+    let mut run = |line: &str| match session.run(line) {
+        Ok(flow) => flow,
+        Err(e) => {
+            eprintln!("xfsr-db: {e}");
+            failed = true;
+            Flow::Continue
+        }
+    };
+    if !arguments.commands.is_empty() {
+        let _ = arguments.commands.iter().any(|c| run(c) == Flow::Quit);
+    } else if std::io::stdin().is_terminal() {
+        let Ok(mut editor) = rustyline::DefaultEditor::new() else { return fail("the terminal cannot be used") };
+        while let Ok(line) = editor.readline("xfsr-db> ") {
+            let _ = editor.add_history_entry(&line);
+            if run(&line) == Flow::Quit {
+                break;
+            }
+        }
+        // Who sits at the terminal has seen the errors.
+        return ExitCode::SUCCESS;
+    } else {
+        for line in std::io::stdin().lock().lines() {
+            let Ok(line) = line else { return fail("standard input is not text") };
+            if run(&line) == Flow::Quit {
+                break;
+            }
+        }
+    }
+    ExitCode::from(u8::from(failed))
+}

@@ -1,0 +1,259 @@
+//! Going somewhere.
+
+use crate::field::{Leaf, Link, select};
+use crate::fields;
+use crate::location::{Location, TYPES, Type};
+use crate::session::{Outcome, Session, number};
+use libxfsr::cache::OnDamage;
+use libxfsr::error::ForkKind;
+use libxfsr::inode::Inode;
+use libxfsr::inode::file::map_blocks;
+use libxfsr::units::{AgBlock, AgIno, AgNumber, Daddr, FileBlock, FsBlock, Ino};
+
+fn text(e: libxfsr::Error) -> String {
+    e.to_string()
+}
+
+/// The AG of the current position, or the first.
+pub(crate) fn current_ag(s: &Session) -> AgNumber {
+    let at = s.current.as_ref().and_then(|l| s.volume.geometry.daddr_to_ag(l.daddr));
+    at.map_or(AgNumber(0), |(ag, _)| ag)
+}
+
+/// Reads a buffer.
+fn read(s: &Session, kind: Type, daddr: Daddr, sectors: u32) -> Result<Location, String> {
+    let mut bytes = vec![0; sectors as usize * 512];
+    s.volume.data_target().read_at(&mut bytes, daddr.bytes()).map_err(text)?;
+    Ok(Location { kind, daddr, sectors, offset: 0, bytes, ino: None, dir: false })
+}
+
+pub(crate) fn header(s: &mut Session, a: &[String], n: u32) -> Outcome {
+    let ag = match a.first() {
+        Some(a) => AgNumber(u32::try_from(number(a)?).unwrap_or(u32::MAX)),
+        None => current_ag(s),
+    };
+    if ag.0 >= s.volume.geometry.ag_count {
+        return Err(format!("bad allocation group number {ag}: 0 to {}", s.volume.geometry.ag_count - 1));
+    }
+    let kind = [Type::Sb, Type::Agf, Type::Agi, Type::Agfl][n.min(3) as usize];
+    let to = read(s, kind, s.volume.geometry.header_daddr(ag, n), s.volume.geometry.sector_size / 512)?;
+    s.go(to);
+    Ok(())
+}
+
+/// Position of an inode.
+pub(crate) fn at_inode(s: &Session, ino: Ino) -> Result<Location, String> {
+    let inode = Inode::read(&s.volume, ino, OnDamage::Keep).map_err(text)?;
+    if let Some(d) = &inode.damage {
+        eprintln!("xfsr-db: {d}");
+    }
+    let g = &s.volume.geometry;
+    let (ag, agino) = g.split_ino(ino);
+    let (agbno, index) = g.agino_to_block(agino);
+    let align = g.cluster_blocks().max(1);
+    let first = AgBlock(agbno.0 / align * align);
+    let offset = (u64::from(agbno.0 - first.0) << g.block_log) + u64::from(index) * u64::from(g.inode_size);
+    Ok(Location {
+        kind: Type::Inode,
+        daddr: g.agbno_to_daddr(ag, first),
+        sectors: align << g.bb_shift(),
+        offset,
+        dir: inode.core.is_dir(),
+        bytes: inode.bytes,
+        ino: Some(ino),
+    })
+}
+
+pub(crate) fn inode(s: &mut Session, a: &[String]) -> Outcome {
+    let Some(n) = a.first() else {
+        let ino = s.current.as_ref().and_then(|l| l.ino).ok_or("no current inode")?;
+        println!("current inode number is {ino}");
+        return Ok(());
+    };
+    let to = at_inode(s, Ino(number(n)?))?;
+    s.go(to);
+    Ok(())
+}
+
+pub(crate) fn daddr(s: &mut Session, a: &[String]) -> Outcome {
+    let Some(n) = a.first() else {
+        println!("current daddr is {}", s.here()?.byte() / 512);
+        return Ok(());
+    };
+    let to = read(s, Type::Data, Daddr(number(n)?), 1)?;
+    s.go(to);
+    Ok(())
+}
+
+fn at_block(s: &Session, fsb: FsBlock, kind: Type) -> Result<Location, String> {
+    let g = &s.volume.geometry;
+    let daddr = g.fsblock_to_daddr(fsb).ok_or_else(|| format!("bad fsblock {fsb}"))?;
+    read(s, kind, daddr, g.block_size / 512)
+}
+
+pub(crate) fn fsblock(s: &mut Session, a: &[String]) -> Outcome {
+    let Some(n) = a.first() else {
+        let at = Daddr(s.here()?.byte() / 512);
+        let fsb = s.volume.geometry.daddr_to_fsblock(at).ok_or("the position is outside the filesystem")?;
+        println!("current fsblock is {fsb}");
+        return Ok(());
+    };
+    let to = at_block(s, FsBlock(number(n)?), Type::Data)?;
+    s.go(to);
+    Ok(())
+}
+
+fn at_file_block(s: &Session, at: FileBlock, kind: ForkKind) -> Result<Location, String> {
+    let inode = s.current_inode()?;
+    let is_dir = inode.core.is_dir() && kind == ForkKind::Data;
+    let count = if is_dir { 1 << s.volume.geometry.dir_block_log } else { 1 };
+    let pieces = map_blocks(&s.volume, &inode, kind, at, count).map_err(text)?;
+    let what = if kind == ForkKind::Data { "data" } else { "attribute" };
+    let pieces = pieces.ok_or_else(|| format!("file {what} block is unmapped"))?;
+    let kind = match kind {
+        ForkKind::Attr => Type::Attr3,
+        ForkKind::Data if inode.core.is_dir() => Type::Dir3,
+        ForkKind::Data if inode.core.is_symlink() => Type::Symlink,
+        ForkKind::Data if inode.core.is_realtime() => {
+            return Err("realtime blocks are not available here; use cat".into());
+        }
+        ForkKind::Data => Type::Data,
+    };
+    let mut location = Location {
+        kind,
+        daddr: pieces.first().map_or(Daddr(0), |p| p.0),
+        sectors: pieces.iter().map(|p| p.1).sum(),
+        offset: 0,
+        bytes: Vec::new(),
+        ino: Some(inode.ino),
+        dir: inode.core.is_dir(),
+    };
+    for (daddr, sectors) in pieces {
+        let mut part = vec![0; sectors as usize * 512];
+        s.volume.data_target().read_at(&mut part, daddr.bytes()).map_err(text)?;
+        location.bytes.append(&mut part);
+    }
+    Ok(location)
+}
+
+fn file_block(s: &mut Session, a: &[String], kind: ForkKind) -> Outcome {
+    let n = a.first().ok_or("which block of the fork?")?;
+    let to = at_file_block(s, FileBlock(number(n)?), kind)?;
+    s.go(to);
+    Ok(())
+}
+
+pub(crate) fn dblock(s: &mut Session, a: &[String]) -> Outcome {
+    file_block(s, a, ForkKind::Data)
+}
+
+pub(crate) fn ablock(s: &mut Session, a: &[String]) -> Outcome {
+    file_block(s, a, ForkKind::Attr)
+}
+
+fn show(l: &Location, s: &Session) {
+    let g = &s.volume.geometry;
+    println!("\tbyte offset {}, length {}", l.byte(), l.bytes.len());
+    let fsb = g.daddr_to_fsblock(l.daddr).map_or(-1, |f| f.0.cast_signed());
+    let plural = if l.sectors == 1 { "" } else { "s" };
+    println!("\tbuffer block {} (fsbno {fsb}), {} bb{plural}", l.daddr, l.sectors);
+    let ino = |i: Option<Ino>| i.map_or(-1, |i| i.0.cast_signed());
+    println!("\tinode {}, dir inode {}, type {}", ino(l.ino), ino(l.ino.filter(|_| l.dir)), l.kind.name());
+}
+
+pub(crate) fn addr(s: &mut Session, a: &[String]) -> Outcome {
+    let here = s.here()?;
+    let Some(expression) = a.first() else {
+        println!("current");
+        show(here, s);
+        return Ok(());
+    };
+    let lines = fields::lines(&s.volume, here.kind, &here.bytes).ok_or("the current type has no fields")?;
+    let chosen = select(&lines.0, expression)?;
+    let scalar = match chosen.first().map(|l| &l.leaf) {
+        Some(Leaf::One(v)) if chosen.len() == 1 => Some(v),
+        Some(Leaf::List { items, .. }) => items.first(),
+        _ => None,
+    };
+    let scalar = scalar.ok_or_else(|| format!("{expression} is not one value"))?;
+    let ag = current_ag(s);
+    let g = &s.volume.geometry;
+    let to = match scalar.link {
+        Link::None => return Err(format!("no next type for field {expression}")),
+        Link::AgBlock(b, kind) => {
+            let b = AgBlock(u32::try_from(b).unwrap_or(u32::MAX));
+            if b.0 >= g.ag_blocks(ag) {
+                return Err(format!("block {b} is outside AG {ag}"));
+            }
+            at_block(s, g.join(ag, b), kind)?
+        }
+        Link::FsBlock(b, kind) => at_block(s, FsBlock(b), kind)?,
+        Link::Ino(i) => at_inode(s, Ino(i))?,
+        Link::AgIno(i) => at_inode(s, g.join_ino(ag, AgIno(u32::try_from(i).unwrap_or(u32::MAX))))?,
+        Link::Data(b) => at_file_block(s, b, ForkKind::Data)?,
+        Link::Attr(b) => at_file_block(s, b, ForkKind::Attr)?,
+    };
+    s.go(to);
+    Ok(())
+}
+
+pub(crate) fn kind(s: &mut Session, a: &[String]) -> Outcome {
+    let Some(name) = a.first() else {
+        match &s.current {
+            Some(l) => println!("current type is \"{}\"", l.kind.name()),
+            None => println!("no current type"),
+        }
+        let names: Vec<&str> = TYPES.iter().map(|t| t.0).collect();
+        println!("\n supported types are:\n {}", names.join(", "));
+        return Ok(());
+    };
+    let kind = Type::parse(name).ok_or_else(|| format!("no such type {}", libxfsr::text::escape(name.as_bytes())))?;
+    let l = s.current.as_mut().ok_or("no current position")?;
+    l.kind = kind;
+    Ok(())
+}
+
+pub(crate) fn push(s: &mut Session, a: &[String]) -> Outcome {
+    let here = s.here()?.clone();
+    s.stack.push(here);
+    if a.is_empty() { Ok(()) } else { s.run(&a.join(" ")).map(drop) }
+}
+
+pub(crate) fn pop(s: &mut Session) -> Outcome {
+    s.current = Some(s.stack.pop().ok_or("the stack is empty")?);
+    Ok(())
+}
+
+pub(crate) fn stack(s: &mut Session) -> Outcome {
+    let all = s.stack.iter().chain(&s.current).enumerate();
+    for (i, l) in all.collect::<Vec<_>>().into_iter().rev() {
+        println!("{}: ", i + 1);
+        show(l, s);
+    }
+    Ok(())
+}
+
+pub(crate) fn ring(s: &mut Session, a: &[String]) -> Outcome {
+    if let Some(n) = a.first() {
+        let at = usize::try_from(number(n)?).unwrap_or(usize::MAX);
+        s.current = Some(s.ring.entries.get(at).ok_or_else(|| format!("no position {at} in the ring"))?.clone());
+        s.ring.at = at;
+        return Ok(());
+    }
+    println!("      type    bblock  bblen    fsbno     inode");
+    for (i, l) in s.ring.entries.iter().enumerate().rev() {
+        let mark = if i == s.ring.at { '*' } else { ' ' };
+        let fsb = s.volume.geometry.daddr_to_fsblock(l.daddr).map_or(-1, |f| f.0.cast_signed());
+        let ino = l.ino.map_or(-1, |i| i.0.cast_signed());
+        println!("{mark} {i}: {:<7} {:>8} {:>5} {fsb:>8} {ino:>9}", l.kind.name(), l.daddr, l.sectors);
+    }
+    Ok(())
+}
+
+pub(crate) fn step(s: &mut Session, forward: bool) -> Outcome {
+    let to = if forward { s.ring.at.checked_add(1) } else { s.ring.at.checked_sub(1) };
+    let to = to.filter(|t| *t < s.ring.entries.len());
+    s.ring.at = to.ok_or(if forward { "no further entries" } else { "no previous entries" })?;
+    s.current = s.ring.entries.get(s.ring.at).cloned();
+    Ok(())
+}

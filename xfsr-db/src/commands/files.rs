@@ -1,0 +1,249 @@
+//! Files: lists, contents, maps, names.
+
+use super::address::at_inode;
+use crate::session::{Outcome, Session, number};
+use libxfsr::cache::OnDamage;
+use libxfsr::dir::{self, resolve};
+use libxfsr::error::ForkKind;
+use libxfsr::inode::{Inode, read_at, symlink_target};
+use libxfsr::text::escape;
+use libxfsr::units::{FsBlock, Ino};
+use std::collections::HashSet;
+use std::io::Write as _;
+use std::ops::ControlFlow;
+
+fn text(e: libxfsr::Error) -> String {
+    e.to_string()
+}
+
+/// The inode at a path: relative to the current inode where that is a directory, else to the root.
+pub(crate) fn find(s: &Session, path: &str) -> Result<Ino, String> {
+    let from = s.current.as_ref().filter(|l| l.dir).and_then(|l| l.ino).unwrap_or(s.volume.geometry.root_ino);
+    resolve(&s.volume, from, path.as_bytes()).map_err(text)
+}
+
+pub(crate) fn load(s: &Session, ino: Ino) -> Result<Inode, String> {
+    Inode::read(&s.volume, ino, OnDamage::Keep).map_err(text)
+}
+
+pub(crate) fn path(s: &mut Session, a: &[String]) -> Outcome {
+    let [path] = a else { return Err("path takes one path".into()) };
+    let to = at_inode(s, find(s, path)?)?;
+    s.go(to);
+    Ok(())
+}
+
+/// Kind of file in a directory entry, in ls's words.
+fn kind_name(ftype: u8) -> &'static str {
+    match ftype {
+        1 => "regular",
+        2 => "directory",
+        3 => "chardev",
+        4 => "blkdev",
+        5 => "fifo",
+        6 => "socket",
+        7 => "symlink",
+        8 => "whiteout",
+        _ => "unknown",
+    }
+}
+
+fn list(s: &Session, inode: &Inode) -> Outcome {
+    let g = &s.volume.geometry;
+    let mut failed = Vec::new();
+    dir::for_each(&s.volume, inode, OnDamage::Keep, &mut |seen| {
+        match seen {
+            Ok((address, e)) => {
+                let hash = libxfsr::format::dir::hash_name(g, e.name);
+                let verdict = if libxfsr::format::dir::is_valid_name(e.name) { "good" } else { "corrupt" };
+                println!(
+                    "{address:<10} {:<18} {:<14} {hash:#010x} {:>3} {} ({verdict})",
+                    e.ino,
+                    kind_name(e.ftype),
+                    e.name.len(),
+                    escape(e.name)
+                );
+            }
+            Err(e) => failed.push(e.to_string()),
+        }
+        ControlFlow::Continue(())
+    })
+    .map_err(text)?;
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("\nxfsr-db: ")) }
+}
+
+pub(crate) fn ls(s: &mut Session, a: &[String]) -> Outcome {
+    let (numbers, paths) = match a.split_first() {
+        Some((o, rest)) if o == "-i" => (true, rest),
+        Some((o, _)) if o.starts_with('-') => return Err(format!("bad option for ls: {}", escape(o.as_bytes()))),
+        _ => (false, a),
+    };
+    let one = |ino: Ino| -> Outcome {
+        if numbers {
+            println!("{ino}");
+            return Ok(());
+        }
+        list(s, &load(s, ino)?)
+    };
+    if paths.is_empty() {
+        return one(s.current_inode()?.ino);
+    }
+    let mut failed = Vec::new();
+    for p in paths {
+        if !numbers {
+            println!("{}:", escape(p.as_bytes()));
+        }
+        if let Err(e) = find(s, p).and_then(&one) {
+            failed.push(e);
+        }
+        if !numbers {
+            println!();
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("\nxfsr-db: ")) }
+}
+
+pub(crate) fn cat(s: &mut Session, a: &[String]) -> Outcome {
+    let inodes: Vec<Ino> = if a.is_empty() {
+        vec![s.current_inode()?.ino]
+    } else {
+        a.iter().map(|p| find(s, p)).collect::<Result<_, _>>()?
+    };
+    let mut out = std::io::stdout().lock();
+    for ino in inodes {
+        let inode = load(s, ino)?;
+        if inode.core.is_symlink() {
+            let target = symlink_target(&s.volume, &inode).map_err(text)?;
+            out.write_all(&target).map_err(|e| e.to_string())?;
+            continue;
+        }
+        if !inode.core.is_reg() {
+            return Err(format!("inode {ino} is no regular file"));
+        }
+        let (mut buf, mut at) = (vec![0; 1 << 20], 0);
+        loop {
+            match read_at(&s.volume, &inode, at, &mut buf).map_err(text)? {
+                0 => break,
+                n => {
+                    out.write_all(buf.get(..n).unwrap_or(&buf)).map_err(|e| e.to_string())?;
+                    at += n as u64;
+                }
+            }
+        }
+    }
+    out.flush().map_err(|e| e.to_string())
+}
+
+pub(crate) fn stat(s: &mut Session, a: &[String]) -> Outcome {
+    let inodes: Vec<Ino> = if a.is_empty() {
+        vec![s.current_inode()?.ino]
+    } else {
+        a.iter().map(|p| find(s, p)).collect::<Result<_, _>>()?
+    };
+    for ino in inodes {
+        let inode = load(s, ino)?;
+        let c = &inode.core;
+        println!("inode = {ino}");
+        println!("mode = 0{:o}", c.mode.get());
+        println!("uid = {}\ngid = {}\nnlink = {}\nprojid = {}", c.uid, c.gid, c.nlink, c.project());
+        println!("size = {}\nblocks = {}", c.size, c.nblocks.get() << s.volume.geometry.bb_shift());
+        for (name, t) in [("atime", c.atime), ("mtime", c.mtime), ("ctime", c.ctime), ("btime", c.crtime)] {
+            let (seconds, nanos) = t.decode(c.bigtime());
+            println!("{name} = {seconds}.{nanos:09}");
+        }
+        if c.is_symlink() {
+            println!("target = {}", escape(&symlink_target(&s.volume, &inode).map_err(text)?));
+        }
+        for attr in libxfsr::attr::list(&s.volume, &inode).map_err(text)? {
+            match attr.parent() {
+                Some((parent, generation)) => {
+                    println!("parent = {} in inode {parent}, generation {generation}", escape(&attr.name));
+                }
+                None => {
+                    println!("xattr = {}.{} ({} bytes)", attr.flags.namespace(), escape(&attr.name), attr.value.len())
+                }
+            }
+        }
+        if let Some(d) = &inode.damage {
+            return Err(d.to_string());
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn bmap(s: &mut Session, a: &[String]) -> Outcome {
+    let forks: &[ForkKind] = match a.first().map(String::as_str) {
+        None => &[ForkKind::Data, ForkKind::Attr],
+        Some("-d") => &[ForkKind::Data],
+        Some("-a") => &[ForkKind::Attr],
+        Some(o) => return Err(format!("bad option for bmap: {}", escape(o.as_bytes()))),
+    };
+    let inode = s.current_inode()?;
+    for fork in forks {
+        let name = if *fork == ForkKind::Data { "data" } else { "attr" };
+        for e in inode.extents(&s.volume, *fork).map_err(text)? {
+            let (ag, b) = s.volume.geometry.split(FsBlock(e.start));
+            let flag = u8::from(e.unwritten);
+            println!("{name} offset {} startblock {} ({ag}/{b}) count {} flag {flag}", e.offset, e.start, e.count);
+        }
+    }
+    Ok(())
+}
+
+/// Most names that ncheck's walk remembers before it stops.
+const MAX_WALK: usize = 1 << 28;
+
+pub(crate) fn ncheck(s: &mut Session, a: &[String]) -> Outcome {
+    let (mut wanted, mut set_id) = (HashSet::new(), false);
+    let mut rest = a.iter();
+    while let Some(o) = rest.next() {
+        match o.as_str() {
+            "-s" => set_id = true,
+            "-i" => drop(wanted.insert(number(rest.next().ok_or("-i needs an inode number")?)?)),
+            o => return Err(format!("bad option for ncheck: {}", escape(o.as_bytes()))),
+        }
+    }
+    let mut failed = Vec::new();
+    let mut visited = HashSet::new();
+    let mut stack = vec![(s.volume.geometry.root_ino, Vec::new())];
+    while let Some((ino, path)) = stack.pop() {
+        // A directory that is reached twice is damage, and would be an endless walk.
+        if !visited.insert(ino) || visited.len() > MAX_WALK {
+            failed.push(format!("directory {ino} is reached twice, at {}", escape(&path)));
+            continue;
+        }
+        let inode = match load(s, ino) {
+            Ok(i) => i,
+            Err(e) => {
+                failed.push(e);
+                continue;
+            }
+        };
+        let walked = dir::for_each(&s.volume, &inode, OnDamage::Keep, &mut |seen| {
+            match seen {
+                Ok((_, e)) if matches!(e.name, b"." | b"..") => {}
+                Ok((_, e)) => {
+                    let prefix = if path.is_empty() { Vec::new() } else { [&path[..], b"/"].concat() };
+                    let name = [&prefix[..], e.name].concat();
+                    let child = Inode::read(&s.volume, e.ino, OnDamage::Keep);
+                    let is_dir = child.as_ref().is_ok_and(|c| c.core.is_dir());
+                    let set = child.as_ref().is_ok_and(|c| c.core.is_reg() && c.core.mode.get() & 0o6000 != 0);
+                    if (wanted.is_empty() || wanted.contains(&e.ino.0)) && (!set_id || set) {
+                        println!("{:>11} {}{}", e.ino, escape(&name), if is_dir { "/." } else { "" });
+                    }
+                    match child {
+                        Err(e) => failed.push(e.to_string()),
+                        Ok(_) if is_dir => stack.push((e.ino, name)),
+                        Ok(_) => {}
+                    }
+                }
+                Err(e) => failed.push(e.to_string()),
+            }
+            ControlFlow::Continue(())
+        });
+        if let Err(e) = walked {
+            failed.push(e.to_string());
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("\nxfsr-db: ")) }
+}

@@ -1,0 +1,8 @@
+//! The commands.
+
+pub(crate) mod address;
+pub(crate) mod convert;
+pub(crate) mod files;
+pub(crate) mod rdump;
+pub(crate) mod show;
+pub(crate) mod space;

@@ -1,0 +1,86 @@
+//! Blocks of attribute forks.
+
+use super::dir::{INFO, node};
+use crate::field::{Def, Lines, Link, Scalar, Show, chars, dec, hex, number};
+use libxfsr::format::attr::{AttrFlags, AttrLeaf, REMOTE_MAGIC, Value, remote_payload};
+use libxfsr::format::da::NODE_MAGIC;
+use libxfsr::units::FileBlock;
+
+const REMOTE: &[Def] = &[
+    ("hdr.magic", 0, Show::Hex(4)),
+    ("hdr.offset", 4, Show::Dec(4)),
+    ("hdr.bytes", 8, Show::Dec(4)),
+    ("hdr.crc", 12, Show::Crc),
+    ("hdr.uuid", 16, Show::Uuid),
+    ("hdr.owner", 32, Show::Ino),
+    ("hdr.bno", 40, Show::Dec(8)),
+    ("hdr.lsn", 48, Show::Hex(8)),
+];
+const LEAF: &[Def] = &[
+    ("count", 56, Show::Dec(2)),
+    ("usedbytes", 58, Show::Dec(2)),
+    ("firstused", 60, Show::Dec(2)),
+    ("holes", 62, Show::Dec(1)),
+];
+
+pub(super) fn block(out: &mut Lines, bytes: &[u8]) {
+    if number(bytes, 0, 4) == Some(u64::from(REMOTE_MAGIC)) {
+        out.table("", bytes, REMOTE);
+        out.one("data", chars(remote_payload(bytes).map_or(&[], |p| p.1)));
+    } else if number(bytes, 8, 2) == Some(u64::from(NODE_MAGIC)) {
+        node(out, bytes, "hdr.", "btree", |b| Link::Attr(FileBlock(b)));
+    } else {
+        leaf(out, bytes);
+    }
+}
+
+fn flag(flags: u8, f: AttrFlags) -> Scalar {
+    dec(u64::from(flags & f.bits() != 0))
+}
+
+fn leaf(out: &mut Lines, bytes: &[u8]) {
+    out.table("hdr.", bytes, INFO);
+    out.table("hdr.", bytes, LEAF);
+    let Some(leaf) = AttrLeaf::from_bytes(bytes) else { return };
+    let free = leaf.header.freemap.iter().map(|f| vec![dec(u64::from(f.base.get())), dec(u64::from(f.size.get()))]);
+    out.rows("hdr.freemap", 0, &["base", "size"], free.collect());
+    let parents = leaf.entries.iter().any(|e| e.flags & AttrFlags::PARENT.bits() != 0);
+    let rows = leaf.entries.iter().map(|e| {
+        let mut row = vec![
+            hex(u64::from(e.hashval.get())),
+            dec(u64::from(e.nameidx.get())),
+            flag(e.flags, AttrFlags::INCOMPLETE),
+            flag(e.flags, AttrFlags::ROOT),
+            flag(e.flags, AttrFlags::SECURE),
+            flag(e.flags, AttrFlags::LOCAL),
+        ];
+        if parents {
+            row.push(flag(e.flags, AttrFlags::PARENT));
+        }
+        row
+    });
+    const COLUMNS: &[&str] = &["hashval", "nameidx", "incomplete", "root", "secure", "local", "parent"];
+    let columns = if parents { COLUMNS } else { COLUMNS.split_last().map_or(COLUMNS, |c| c.1) };
+    out.rows("entries", 0, columns, rows.collect());
+    for (i, a) in leaf.attrs().enumerate() {
+        let Ok(a) = a else { continue };
+        let p = format!("nvlist[{i}].");
+        match a.value {
+            Value::Local(v) => {
+                out.one(format!("{p}valuelen"), dec(v.len() as u64));
+                out.one(format!("{p}namelen"), dec(a.name.len() as u64));
+                out.one(format!("{p}name"), chars(a.name));
+                if !v.is_empty() {
+                    out.one(format!("{p}value"), chars(v));
+                }
+            }
+            Value::Remote { block, length } => {
+                let to = Link::Attr(FileBlock(u64::from(block)));
+                out.one(format!("{p}valueblk"), Scalar { link: to, ..hex(u64::from(block)) });
+                out.one(format!("{p}valuelen"), dec(u64::from(length)));
+                out.one(format!("{p}namelen"), dec(a.name.len() as u64));
+                out.one(format!("{p}name"), chars(a.name));
+            }
+        }
+    }
+}

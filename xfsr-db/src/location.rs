@@ -1,0 +1,119 @@
+//! Where the session stands: what is read there, and as what it is understood.
+
+use libxfsr::units::{Daddr, Ino};
+
+/// How the current bytes are understood.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Type {
+    Agf,
+    Agfl,
+    Agi,
+    Attr3,
+    Bmapbta,
+    Bmapbtd,
+    Bnobt,
+    Cntbt,
+    Rmapbt,
+    Refcntbt,
+    Data,
+    Dir3,
+    Finobt,
+    Inobt,
+    Inode,
+    Sb,
+    Symlink,
+    Text,
+}
+
+/// All types with their names.
+pub(crate) const TYPES: &[(&str, Type)] = &[
+    ("agf", Type::Agf),
+    ("agfl", Type::Agfl),
+    ("agi", Type::Agi),
+    ("attr3", Type::Attr3),
+    ("bmapbta", Type::Bmapbta),
+    ("bmapbtd", Type::Bmapbtd),
+    ("bnobt", Type::Bnobt),
+    ("cntbt", Type::Cntbt),
+    ("rmapbt", Type::Rmapbt),
+    ("refcntbt", Type::Refcntbt),
+    ("data", Type::Data),
+    ("dir3", Type::Dir3),
+    ("finobt", Type::Finobt),
+    ("inobt", Type::Inobt),
+    ("inode", Type::Inode),
+    ("sb", Type::Sb),
+    ("symlink", Type::Symlink),
+    ("text", Type::Text),
+];
+
+impl Type {
+    pub(crate) fn name(self) -> &'static str {
+        TYPES.iter().find(|t| t.1 == self).map_or("data", |t| t.0)
+    }
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        TYPES.iter().find(|t| t.0 == name).map(|t| t.1)
+    }
+    /// Offset of the checksum in a structure of this type.
+    pub(crate) fn crc_offset(self, bytes: &[u8]) -> Option<usize> {
+        Some(match self {
+            Self::Sb => 224,
+            Self::Agf => 216,
+            Self::Agi => 312,
+            Self::Agfl => 32,
+            Self::Inode => libxfsr::format::inode::CRC_OFFSET,
+            Self::Bnobt | Self::Cntbt | Self::Inobt | Self::Finobt | Self::Rmapbt | Self::Refcntbt => 52,
+            Self::Bmapbta | Self::Bmapbtd => 64,
+            Self::Symlink => 12,
+            Self::Dir3 | Self::Attr3 => match bytes.first_chunk::<4>() {
+                Some(b"XDB3" | b"XDD3" | b"XDF3") => 4,
+                _ => 12,
+            },
+            Self::Data | Self::Text => return None,
+        })
+    }
+}
+
+/// A position.
+#[derive(Clone, Debug)]
+pub(crate) struct Location {
+    pub(crate) kind: Type,
+    /// The buffer: address and length in 512-byte units.
+    pub(crate) daddr: Daddr,
+    pub(crate) sectors: u32,
+    /// Where in the buffer the structure begins.
+    pub(crate) offset: u64,
+    /// The structure.
+    pub(crate) bytes: Vec<u8>,
+    /// The current inode.
+    pub(crate) ino: Option<Ino>,
+    /// Whether that is a directory and this position was reached through it.
+    pub(crate) dir: bool,
+}
+
+impl Location {
+    /// Byte address on the device.
+    pub(crate) fn byte(&self) -> u64 {
+        self.daddr.bytes() + self.offset
+    }
+}
+
+/// The positions that were visited, to go back and forth.
+#[derive(Debug, Default)]
+pub(crate) struct Ring {
+    pub(crate) entries: Vec<Location>,
+    pub(crate) at: usize,
+}
+
+/// Positions that are remembered.
+const RING: usize = 20;
+
+impl Ring {
+    pub(crate) fn add(&mut self, l: &Location) {
+        self.entries.push(l.clone());
+        if self.entries.len() > RING {
+            self.entries.remove(0);
+        }
+        self.at = self.entries.len() - 1;
+    }
+}

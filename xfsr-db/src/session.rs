@@ -1,0 +1,184 @@
+//! A session: the volume, the current position, the stack and the ring; which command does what.
+
+use crate::commands::{address, convert, files, rdump, show, space};
+use crate::location::{Location, Ring};
+use libxfsr::cache::OnDamage;
+use libxfsr::inode::Inode;
+use libxfsr::volume::Volume;
+use std::path::PathBuf;
+
+/// What went wrong, in a sentence. Names in it are escaped.
+pub(crate) type Outcome = Result<(), String>;
+
+/// Whether to go on after a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Flow {
+    Continue,
+    Quit,
+}
+
+/// The session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) volume: Volume,
+    pub(crate) device: PathBuf,
+    pub(crate) current: Option<Location>,
+    pub(crate) stack: Vec<Location>,
+    pub(crate) ring: Ring,
+}
+
+/// A command: names, arguments, what it does, how.
+type Command = (&'static [&'static str], &'static str, &'static str, fn(&mut Session, &[String]) -> Outcome);
+
+const COMMANDS: &[Command] = &[
+    (&["ablock"], "filoff", "go to a block of the inode's attribute fork", address::ablock),
+    (&["addr", "a"], "[field]", "show the position, or follow a field", address::addr),
+    (&["agf"], "[agno]", "go to an AG's free space header", |s, a| address::header(s, a, 1)),
+    (&["agfl"], "[agno]", "go to an AG's free list", |s, a| address::header(s, a, 3)),
+    (&["agi"], "[agno]", "go to an AG's inode header", |s, a| address::header(s, a, 2)),
+    (&["back", "b"], "", "go back in the ring", |s, _| address::step(s, false)),
+    (&["blockget", "check"], "", "", |_, _| missing("blockget", "xfsr-repair -n checks the whole filesystem")),
+    (&["blockuse"], "", "", |_, _| missing("blockuse", "xfsr-spaceman's fsmap names the owners of blocks")),
+    (&["bmap"], "[-ad]", "show the current inode's extents", files::bmap),
+    (&["cat"], "[path...]", "write the contents of files to standard output", files::cat),
+    (&["convert"], "type number [type number...] type", "convert between kinds of addresses", convert::convert),
+    (&["crc"], "[-v]", "verify the current structure's checksum", show::crc),
+    (&["daddr"], "[d]", "go to a disk address", address::daddr),
+    (&["dblock"], "filoff", "go to a block of the inode's data fork", address::dblock),
+    (&["forward", "f"], "", "go forward in the ring", |s, _| address::step(s, true)),
+    (&["frag"], "", "", |_, _| missing("frag", "bmap shows the extents of one inode")),
+    (
+        &["freesp"],
+        "[-bcds] [-A alignment] [-a agno] [-e size] [-h start] [-m factor]",
+        "histogram of free extents",
+        space::freesp,
+    ),
+    (&["fsblock", "fsb"], "[fsb]", "go to a filesystem block", address::fsblock),
+    (&["hash"], "name", "the hash by which a name is found", convert::hash),
+    (&["help", "?"], "[command]", "this list", help),
+    (&["info"], "", "the geometry, as mkfs.xfs prints it", show::info),
+    (&["inode"], "[number]", "go to an inode", address::inode),
+    (&["ls"], "[-i] [path...]", "list directories", files::ls),
+    (&["ncheck"], "[-s] [-i number]...", "names of inodes", files::ncheck),
+    (&["path"], "path", "go to the inode at a path", files::path),
+    (&["pop"], "", "take the position from the stack", |s, _| address::pop(s)),
+    (&["print", "p"], "[field...]", "show fields of the current structure", show::print),
+    (&["push"], "[command]", "put the position on the stack", address::push),
+    (&["quit", "q"], "", "leave", |_, _| Ok(())),
+    (&["rdump"], "[-s] [path...] directory", "copy files and directories out of the filesystem", rdump::command),
+    (&["ring"], "[index]", "show the ring, or go to one of its positions", address::ring),
+    (&["sb"], "[agno]", "go to a superblock", |s, a| address::header(s, a, 0)),
+    (&["stack"], "", "show the stack", |s, _| address::stack(s)),
+    (&["stat"], "[path...]", "show what stat(1) would show of inodes", files::stat),
+    (&["type"], "[type]", "show or set how the bytes are understood", address::kind),
+    (&["version"], "", "names of the features", show::version),
+];
+
+fn missing(name: &str, instead: &str) -> Outcome {
+    Err(format!("{name} is not available yet; {instead}"))
+}
+
+fn help(_: &mut Session, arguments: &[String]) -> Outcome {
+    let wanted = arguments.first();
+    let mut found = false;
+    for (names, usage, what, _) in COMMANDS.iter().filter(|c| !c.2.is_empty()) {
+        if wanted.is_none_or(|w| names.contains(&w.as_str())) {
+            found = true;
+            let space = if usage.is_empty() { "" } else { " " };
+            println!("{}{space}{usage} -- {what}", names.join(", "));
+        }
+    }
+    if found { Ok(()) } else { Err(format!("no such command: {}", wanted.map_or("", |w| w.as_str()))) }
+}
+
+/// Splits a line into words; quotes and backslashes keep blanks.
+fn words(line: &str) -> Result<Vec<String>, String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    let mut rest = line.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => word.get_or_insert_default().extend(rest.next()),
+            '"' | '\'' if quote.is_none() => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            _ if quote == Some(c) => quote = None,
+            _ if c.is_whitespace() && quote.is_none() => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(c),
+        }
+    }
+    if quote.is_some() {
+        return Err("a quote is not closed".into());
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+impl Session {
+    pub(crate) fn new(volume: Volume, device: PathBuf) -> Self {
+        Self { volume, device, current: None, stack: Vec::new(), ring: Ring::default() }
+    }
+
+    /// Runs a line.
+    pub(crate) fn run(&mut self, line: &str) -> Result<Flow, String> {
+        let words = words(line)?;
+        let Some((name, arguments)) = words.split_first() else { return Ok(Flow::Continue) };
+        if name.starts_with('#') {
+            return Ok(Flow::Continue);
+        }
+        let Some(command) = COMMANDS.iter().find(|c| c.0.contains(&name.as_str())) else {
+            return Err(format!("command {} not found", libxfsr::text::escape(name.as_bytes())));
+        };
+        (command.3)(self, arguments)?;
+        Ok(if command.0.contains(&"quit") { Flow::Quit } else { Flow::Continue })
+    }
+
+    /// The current position.
+    pub(crate) fn here(&self) -> Result<&Location, String> {
+        self.current.as_ref().ok_or_else(|| "no current position: go somewhere first, for example with sb 0".to_owned())
+    }
+
+    /// The current inode.
+    pub(crate) fn current_inode(&self) -> Result<Inode, String> {
+        let ino = self.current.as_ref().and_then(|l| l.ino).ok_or("no current inode")?;
+        Inode::read(&self.volume, ino, OnDamage::Keep).map_err(|e| e.to_string())
+    }
+
+    /// Makes a position the current one.
+    pub(crate) fn go(&mut self, mut to: Location) {
+        if to.ino.is_none() {
+            to.ino = self.current.as_ref().and_then(|l| l.ino);
+        }
+        self.ring.add(&to);
+        self.current = Some(to);
+    }
+}
+
+/// An unsigned number: decimal, `0x` or `0` octal as C writes them.
+pub(crate) fn number(s: &str) -> Result<u64, String> {
+    let parsed = if let Some(h) = s.strip_prefix("0x") {
+        u64::from_str_radix(h, 16)
+    } else if s.len() > 1 && s.starts_with('0') {
+        u64::from_str_radix(s, 8)
+    } else {
+        s.parse()
+    };
+    parsed.map_err(|_| format!("{} is no number", libxfsr::text::escape(s.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{number, words};
+
+    #[test]
+    fn lines_are_split_at_blanks_outside_quotes() {
+        assert_eq!(words("ls 'a b' c\\ d \"\"").expect("words"), ["ls", "a b", "c d", ""]);
+        assert!(words("ls 'a").is_err());
+    }
+
+    #[test]
+    fn numbers_are_those_of_c() {
+        assert_eq!((number("0x10"), number("010"), number("10"), number("0")), (Ok(16), Ok(8), Ok(10), Ok(0)));
+        assert!(number("-1").is_err());
+    }
+}
