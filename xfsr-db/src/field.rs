@@ -150,7 +150,8 @@ pub(crate) fn uuid(b: &[u8]) -> Scalar {
 pub(crate) fn crc(bytes: &[u8], at: usize) -> Scalar {
     let (stored, right) = (libxfsr::format::stored_checksum(bytes, at), libxfsr::format::checksum(bytes, at));
     let verdict = if stored == right { "correct" } else { "bad" };
-    plain(format!("{} ({verdict})", hex(u64::from(stored)).text))
+    // Stored little-endian, but xfs_db shows the bytes in the order in which they lie.
+    plain(format!("{} ({verdict})", hex(u64::from(stored.swap_bytes())).text))
 }
 
 impl Show {
