@@ -2,9 +2,8 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
-use libxfsr::check;
-use libxfsr::control::Control;
-use libxfsr::volume::{Devices, Volume};
+use libxfsr::cli::{self, Common};
+use libxfsr::volume::Devices;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -26,9 +25,8 @@ struct Arguments {
     /// The device is a regular file. Files are recognised without it; with it, a device is refused.
     #[arg(short = 'f')]
     file: bool,
-    /// Report as JSON on standard output.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
     /// Device or image file.
     device: PathBuf,
 }
@@ -41,20 +39,7 @@ fn run(a: &Arguments) -> anyhow::Result<u8> {
         anyhow::bail!("-f: {} is not a regular file", a.device.display());
     }
     let devices = Devices { data: a.device.clone(), log: a.log.clone(), realtime: a.realtime.clone() };
-    let volume = Volume::open(&devices)?;
-    if let Some(at) = volume.mounted() {
-        eprintln!(
-            "xfsr-repair: {} is mounted on {}: what is seen may be inconsistent",
-            a.device.display(),
-            at.display()
-        );
-    }
-    let outcome = check::check(&volume, &Control::none())?;
-    if a.json {
-        println!("{}", serde_json::to_string_pretty(&outcome)?);
-    } else {
-        print!("{outcome}");
-    }
+    let outcome = cli::check_and_print("xfsr-repair", &devices, &a.common)?;
     Ok(match () {
         () if outcome.is_damaged() => 1,
         () if outcome.dirty_log => 2,
@@ -66,8 +51,8 @@ fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            eprintln!("xfsr-repair: {e:#}");
-            ExitCode::from(1)
+            cli::note("xfsr-repair", &format!("{e:#}"));
+            ExitCode::from(if cli::interrupted() { cli::exit::INTERRUPTED } else { 1 })
         }
     }
 }

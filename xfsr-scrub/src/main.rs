@@ -2,10 +2,9 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
-use libxfsr::check;
-use libxfsr::control::Control;
+use libxfsr::cli::{self, Common};
 use libxfsr::error::Severity;
-use libxfsr::volume::{Devices, Volume};
+use libxfsr::volume::Devices;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -18,28 +17,14 @@ struct Arguments {
     /// Only check; write nothing.
     #[arg(short = 'n')]
     no_modify: bool,
-    /// Report as JSON on standard output.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
     /// Device or image file.
     device: PathBuf,
 }
 
 fn run(a: &Arguments) -> anyhow::Result<u8> {
-    let volume = Volume::open(&Devices::data(&a.device))?;
-    if let Some(at) = volume.mounted() {
-        eprintln!(
-            "xfsr-scrub: {} is mounted on {}: what is seen may be inconsistent",
-            a.device.display(),
-            at.display()
-        );
-    }
-    let outcome = check::check(&volume, &Control::none())?;
-    if a.json {
-        println!("{}", serde_json::to_string_pretty(&outcome)?);
-    } else {
-        print!("{outcome}");
-    }
+    let outcome = cli::check_and_print("xfsr-scrub", &Devices::data(&a.device), &a.common)?;
     let mut code = u8::from(outcome.is_damaged());
     code |= if outcome.count(Severity::Preen) > 0 { 2 } else { 0 };
     code |= if outcome.dirty_log { 4 } else { 0 };
@@ -61,8 +46,8 @@ fn main() -> ExitCode {
     match run(&arguments) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            eprintln!("xfsr-scrub: {e:#}");
-            ExitCode::from(4)
+            cli::note("xfsr-scrub", &format!("{e:#}"));
+            ExitCode::from(if cli::interrupted() { cli::exit::INTERRUPTED } else { 4 })
         }
     }
 }

@@ -5,11 +5,13 @@ mod interrupt;
 mod output;
 mod progress;
 mod size;
+mod whole;
 
 pub use interrupt::{interrupted, watch};
 pub use output::{exit, fail, note, print, print_json, print_json_to};
 pub use progress::{ProgressMode, Reporter};
 pub use size::{Units, parse_size, show_size};
+pub use whole::check_and_print;
 
 /// Options that every program has. Flatten it into the program's own.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
