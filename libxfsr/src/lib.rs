@@ -1,6 +1,6 @@
 //! The XFS v5 filesystem as a library: what the bytes mean, where they live, and whether they agree.
 //!
-//! The floors, from the bottom: [`units`], [`error`], [`geometry`], [`format`] (no I/O); [`target`] (where bytes live);
+//! The floors, from the bottom: [`units`], [`error`], [`geometry`], [`mod@format`] (no I/O); [`target`] (where bytes live);
 //! [`cache`] and [`volume`] (verified blocks); [`btree`] (one engine for every tree). A module uses only floors below its own.
 //!
 //! The library never prints and never exits, and nothing that it reads from a disk makes it panic.
