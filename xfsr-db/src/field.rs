@@ -266,8 +266,11 @@ impl Line {
     }
 }
 
+/// A name, and the first and last index behind it.
+type Component<'a> = (&'a str, Option<(usize, usize)>);
+
 /// A name with an optional index range: `list[0-3]`.
-fn component(part: &str) -> Result<(&str, Option<(usize, usize)>), String> {
+fn component(part: &str) -> Result<Component<'_>, String> {
     let Some((name, rest)) = part.split_once('[') else { return Ok((part, None)) };
     let bad = || format!("bad syntax in field name {part}");
     let range = rest.strip_suffix(']').ok_or_else(bad)?;

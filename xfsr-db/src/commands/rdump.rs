@@ -229,7 +229,7 @@ impl Dump<'_> {
         let mut done = 0;
         for e in extents.iter().filter(|e| !e.unwritten) {
             // Behind the size, and what a corrupt map names twice, is not read.
-            let byte = |block: u64| block.checked_mul(1 << log).unwrap_or(u64::MAX).min(size);
+            let byte = |block: u64| block.saturating_mul(1 << log).min(size);
             let (mut at, end) = (byte(e.offset).max(done), byte(e.offset.saturating_add(e.count)));
             while at < end {
                 let n = (end - at).min(buf.len() as u64) as usize;
