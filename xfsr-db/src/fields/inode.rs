@@ -188,6 +188,6 @@ mod tests {
         assert_eq!(calendar(0), "Thu Jan  1 00:00:00 1970");
         assert_eq!(calendar(951_827_696), "Tue Feb 29 12:34:56 2000");
         assert_eq!(calendar(-2_147_483_648), "Fri Dec 13 20:45:52 1901");
-        assert_eq!(calendar(16_299_260_424), "Mon Jul  2 20:20:24 2486");
+        assert_eq!(calendar(16_299_260_424), "Tue Jul  2 20:20:24 2486");
     }
 }
