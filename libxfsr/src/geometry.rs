@@ -556,3 +556,18 @@ pub(crate) fn test_geometry() -> Geometry {
     sb.spino_align.set(4);
     Geometry::new(&sb).expect("a geometry that mkfs.xfs makes")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Geometry;
+    use crate::format::superblock::{MAGIC, Superblock};
+
+    #[test]
+    fn v4_is_refused_with_a_sentence() {
+        let mut sb = Superblock::zeroed();
+        sb.magicnum = MAGIC.into();
+        sb.versionnum = 0xb4a4.into();
+        let e = Geometry::new(&sb).unwrap_err();
+        assert!(matches!(e, crate::Error::Unsupported(_)) && e.to_string().contains("v4"), "{e}");
+    }
+}

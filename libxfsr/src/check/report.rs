@@ -33,6 +33,8 @@ impl fmt::Display for Outcome {
         if self.is_damaged() {
             let bad = self.count(Severity::Corrupt) + self.count(Severity::CrossReference);
             writeln!(f, "damaged: {bad} findings")
+        } else if !self.not_checked.is_empty() {
+            writeln!(f, "no damage in what was checked")
         } else {
             writeln!(f, "clean")
         }

@@ -3,16 +3,13 @@
 use super::fork;
 use crate::cache::{OnDamage, TargetId};
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
+use crate::format::Context;
 use crate::format::btree::Extent;
 use crate::format::inode::{Dinode, Format, fork_bytes, verify_dinode};
-use crate::format::{Context, check_crc};
+use crate::format::symlink::{self, SYMLINK};
 use crate::units::{Daddr, FileBlock, FsBlock, Ino, RtBlock};
 use crate::volume::Volume;
-use std::mem::offset_of;
 use std::ops::ControlFlow;
-use zerocopy::big_endian::{U32, U64};
-use zerocopy::little_endian::U32 as Le32;
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 /// Longest target of a symbolic link in bytes.
 pub const MAX_SYMLINK: u64 = 1024;
@@ -134,21 +131,6 @@ fn read_extent(volume: &Volume, inode: &Inode, e: &Extent, skip: u64, buf: &mut 
     }
 }
 
-/// Header of each extent of a remote symbolic link.
-#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct LinkHeader {
-    magic: U32,
-    offset: U32,
-    bytes: U32,
-    crc: Le32,
-    uuid: [u8; 16],
-    owner: U64,
-    blkno: U64,
-    lsn: U64,
-}
-const LINK_MAGIC: u32 = 0x5853_4c4d;
-
 /// The target of a symbolic link: raw bytes, to be escaped before they are shown.
 ///
 /// # Errors
@@ -191,24 +173,17 @@ pub fn symlink_target(volume: &Volume, inode: &Inode) -> Result<Vec<u8>> {
 }
 
 fn link_part<'b>(volume: &Volume, inode: &Inode, block: &'b [u8], daddr: Daddr, done: usize) -> Result<&'b [u8]> {
-    const N: &str = "symlink";
-    let at = Context { geometry: &volume.geometry, daddr };
-    let header: &LinkHeader = crate::format::view(N, block, &at)?;
-    crate::format::check_magic(N, header.magic.get(), LINK_MAGIC, &at)?;
-    check_crc(N, block, offset_of!(LinkHeader, crc), &at)?;
-    crate::format::check_uuid(N, &header.uuid, &at)?;
-    crate::format::check_address(N, "bno", header.blkno.get(), &at)?;
-    let bad = |field, rule| Corruption::new(N, field, rule).in_inode(inode.ino).at_daddr(daddr);
-    if header.owner.get() != inode.ino.0 {
-        return Err(bad("owner", Rule::Owner).found(header.owner).expected(inode.ino).into());
+    let place = |c: Box<Corruption>| Error::from(c.in_inode(inode.ino).at_daddr(daddr));
+    (SYMLINK.verify)(block, &Context { geometry: &volume.geometry, daddr }).map_err(place)?;
+    let bad = |field, rule| Corruption::new(SYMLINK.name, field, rule);
+    if let Some(o) = symlink::owner_of(block).filter(|o| *o != inode.ino) {
+        return Err(place(bad("owner", Rule::Owner).found(o).expected(inode.ino)));
     }
-    if header.offset.get() as usize != done {
-        return Err(bad("offset", Rule::Mismatch).found(header.offset).expected(done).into());
+    let (offset, part) = symlink::payload(block).ok_or_else(|| place(bad("bytes", Rule::Range)))?;
+    if offset as usize != done {
+        return Err(place(bad("offset", Rule::Mismatch).found(offset).expected(done)));
     }
-    let body = block.get(size_of::<LinkHeader>()..).unwrap_or(&[]);
-    body.get(..header.bytes.get() as usize).filter(|b| !b.is_empty()).ok_or_else(|| {
-        bad("bytes", Rule::Range).found(header.bytes).expected(format_args!("1 to {}", body.len())).into()
-    })
+    Ok(part)
 }
 
 /// Where the block of a fork lies: target and pieces of `count` blocks from `first` on. None if any of them is a hole.
