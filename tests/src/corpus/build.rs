@@ -68,14 +68,19 @@ pub(super) fn build(recipe: &Recipe, files: &Files) -> Result<()> {
     Ok(())
 }
 
-/// Removes images of the same name with another key.
+/// Removes images of the same name with another key, where none was used for a day: another checkout may share the directory.
 fn remove_others(directory: &Path, name: &str) -> Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         // The key is twelve hex digits.
         let key = file.strip_prefix(name).and_then(|r| r.strip_prefix('-')).and_then(|r| r.split('.').next());
-        if key.is_some_and(|k| k.len() == 12 && k.bytes().all(|b| b.is_ascii_hexdigit())) {
+        let old = || -> Result<bool> {
+            let m = fs::metadata(&path)?;
+            let used = m.accessed()?.max(m.modified()?);
+            Ok(used.elapsed().is_ok_and(|age| age > std::time::Duration::from_secs(86_400)))
+        };
+        if key.is_some_and(|k| k.len() == 12 && k.bytes().all(|b| b.is_ascii_hexdigit())) && old()? {
             fs::remove_file(&path)?;
         }
     }

@@ -63,7 +63,7 @@ impl Recipe {
         use sha2::Digest as _;
         let mut sum = sha2::Sha256::new();
         sum.update(format!("{VERSION} {self:?}"));
-        sum.update(include_str!("fill.rs"));
+        fill::SOURCES.iter().for_each(|s| sum.update(s));
         manifest::hex(&sum.finalize()[..6])
     }
 
