@@ -1,13 +1,14 @@
 //! The extent maps of an inode's forks, and what they own.
 
 use super::Findings;
-use super::owners::Observed;
+use super::owners::{Batch, Observed};
+use super::realtime::RtExtent;
 use crate::btree::{self, kinds::Bmap};
 use crate::error::{Corruption, ForkKind, Rule};
 use crate::format::btree::{Extent, MAX_FILE_BLOCK, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_UNWRITTEN};
 use crate::format::inode::{Dinode, Format, extents_in_fork, fork_bytes};
 use crate::inode::fork::ForkStore;
-use crate::units::{AgNumber, FileBlock, FsBlock, Ino, RtBlock};
+use crate::units::{FileBlock, FsBlock, Ino, RtBlock};
 use crate::volume::Volume;
 
 struct Fork<'a> {
@@ -26,7 +27,7 @@ impl Fork<'_> {
         Corruption::new("bmap", field, rule).in_inode(self.ino).in_fork(self.kind, offset.map(FileBlock))
     }
 
-    fn extent(&mut self, e: &Extent, batch: &mut Vec<(AgNumber, Observed)>) {
+    fn extent(&mut self, e: &Extent, batch: &mut Batch) {
         self.count += 1;
         let show = || format!("{} blocks at {} for file block {}", e.count, e.start, e.offset);
         let g = &self.volume.geometry;
@@ -57,25 +58,23 @@ impl Fork<'_> {
         if e.unwritten && (self.kind == ForkKind::Attr || !self.core.is_reg()) {
             self.found.add(self.bad("state", Rule::Flags, Some(e.offset)).found("unwritten").expected("written"));
         }
-        if !realtime {
+        let state = if e.unwritten { RMAP_UNWRITTEN } else { 0 };
+        if realtime {
+            let offset = e.offset | state;
+            batch.realtime.push(RtExtent { start: e.start, count: e.count, owner: self.ino.0, offset });
+        } else {
             let (ag, start) = g.split(FsBlock(e.start));
             let fork = if self.kind == ForkKind::Attr { RMAP_ATTR_FORK } else { 0 };
-            let state = if e.unwritten { RMAP_UNWRITTEN } else { 0 };
             let count = u32::try_from(e.count).unwrap_or(u32::MAX);
-            batch.push((ag, Observed { start: start.0, count, owner: self.ino.0, offset: e.offset | fork | state }));
+            batch
+                .blocks
+                .push((ag, Observed { start: start.0, count, owner: self.ino.0, offset: e.offset | fork | state }));
         }
     }
 }
 
 /// Checks both extent maps and the counts that the core has of them.
-pub(super) fn check(
-    volume: &Volume,
-    found: &Findings,
-    ino: Ino,
-    inode: &[u8],
-    core: &Dinode,
-    batch: &mut Vec<(AgNumber, Observed)>,
-) {
+pub(super) fn check(volume: &Volume, found: &Findings, ino: Ino, inode: &[u8], core: &Dinode, batch: &mut Batch) {
     let mut blocks = 0;
     let mut complete = true;
     for kind in [ForkKind::Data, ForkKind::Attr] {
@@ -105,7 +104,7 @@ pub(super) fn check(
                     &mut |c| found.add(c),
                 );
                 fork.blocks += own.len() as u64;
-                batch.append(&mut own);
+                batch.blocks.append(&mut own);
                 complete &= report.is_ok_and(|r| !r.incomplete);
             }
             Some(Format::MetaBtree) => complete = false,

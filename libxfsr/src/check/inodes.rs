@@ -1,7 +1,7 @@
 //! Every inode: its core, its forks, and a table of what later passes need.
 
 use super::ag::AgState;
-use super::owners::{Observed, Owners};
+use super::owners::{Batch, Owners};
 use super::{Counts, Findings, forks, values};
 use crate::control::Control;
 use crate::error::{Corruption, Result, Rule};
@@ -151,7 +151,7 @@ impl Scan<'_> {
         // A few chunks at a time, so that lists of owners are handed over in batches.
         chunks.par_chunks(16).try_for_each(|group| {
             self.control.check()?;
-            let mut batch = Vec::new();
+            let mut batch = Batch::default();
             let mut bytes = vec![0; 64 * self.volume.geometry.inode_size as usize];
             for (ag, r) in group {
                 self.chunk(*ag, r, &mut bytes, &mut batch);
@@ -163,7 +163,7 @@ impl Scan<'_> {
         })
     }
 
-    fn chunk(&self, ag: AgNumber, r: &InobtRec, bytes: &mut [u8], batch: &mut Vec<(AgNumber, Observed)>) {
+    fn chunk(&self, ag: AgNumber, r: &InobtRec, bytes: &mut [u8], batch: &mut Batch) {
         let g = &self.volume.geometry;
         let size = g.inode_size as usize;
         let start = r.startino.get();
@@ -190,15 +190,7 @@ impl Scan<'_> {
         }
     }
 
-    fn inode(
-        &self,
-        ino: Ino,
-        ag: AgNumber,
-        agbno: AgBlock,
-        bytes: &[u8],
-        free: bool,
-        batch: &mut Vec<(AgNumber, Observed)>,
-    ) {
+    fn inode(&self, ino: Ino, ag: AgNumber, agbno: AgBlock, bytes: &[u8], free: bool, batch: &mut Batch) {
         let at = Context { geometry: &self.volume.geometry, daddr: self.volume.geometry.agbno_to_daddr(ag, agbno) };
         let mut broken = false;
         check_dinode(bytes, ino, &at, &mut |c| {

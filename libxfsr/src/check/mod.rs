@@ -12,6 +12,7 @@ mod forks;
 mod inodes;
 mod links;
 mod owners;
+mod realtime;
 mod report;
 mod superblock;
 mod values;
@@ -161,7 +162,11 @@ fn unsupported(volume: &Volume, found: &Findings) {
     let f = &volume.geometry.features;
     let parts = [
         (f.version.contains(Version::QUOTA), "quota", "limits and usage"),
-        (volume.geometry.rt_blocks > 0, "realtime", "bitmap, summary, reverse mappings and reference counts"),
+        (
+            volume.geometry.rt_blocks > 0 && f.metadir(),
+            "realtime groups",
+            "bitmap, summary, reverse mappings and reference counts",
+        ),
         (f.parent(), "parent pointers", "against directory entries"),
         (f.metadir(), "metadata directories", "paths and contents of metadata files"),
     ];
@@ -199,6 +204,7 @@ fn everything(volume: &Volume, control: &Control<'_>, found: &Findings) -> Resul
     links::check(volume, &table, found);
     control.check()?;
     owners.check(volume, &ags, found);
+    realtime::check(volume, owners.take_realtime(), found);
     counters::check(volume, &ags, found);
     table.count(&mut counts);
     counts.extents = owners.extents();

@@ -3,6 +3,7 @@
 
 use super::Findings;
 use super::ag::AgState;
+use super::realtime::RtExtent;
 use crate::error::{Corruption, Rule, Severity};
 use crate::format::btree::{REFCOUNT_COW, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_OFFSET_MASK, RmapRec, owner};
 use crate::units::{AgBlock, AgNumber};
@@ -66,9 +67,17 @@ impl From<&RmapRec> for Observed {
     }
 }
 
+/// What a few inode chunks own.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub blocks: Vec<(AgNumber, Observed)>,
+    pub realtime: Vec<RtExtent>,
+}
+
 /// Everything that was seen to be owned, by AG.
 pub(super) struct Owners {
     ags: Vec<Mutex<Vec<Observed>>>,
+    realtime: Mutex<Vec<RtExtent>>,
     extents: AtomicU64,
 }
 
@@ -122,19 +131,28 @@ fn shared_runs<'a>(list: impl Iterator<Item = &'a Observed>) -> Vec<(u32, u32, u
 
 impl Owners {
     pub(super) fn new(ags: impl Iterator<Item = Vec<Observed>>) -> Self {
-        Self { ags: ags.map(Mutex::new).collect(), extents: AtomicU64::new(0) }
+        Self { ags: ags.map(Mutex::new).collect(), realtime: Mutex::default(), extents: AtomicU64::new(0) }
     }
 
-    /// Adds what one inode chunk owns, and empties the list.
-    pub(super) fn add(&self, batch: &mut Vec<(AgNumber, Observed)>) {
-        self.extents.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        batch.sort_unstable_by_key(|(ag, o)| (ag.0, o.start));
-        for group in batch.chunk_by(|a, b| a.0 == b.0) {
+    /// Adds what some inode chunks own, and empties the lists.
+    pub(super) fn add(&self, batch: &mut Batch) {
+        let blocks = &mut batch.blocks;
+        self.extents.fetch_add((blocks.len() + batch.realtime.len()) as u64, Ordering::Relaxed);
+        blocks.sort_unstable_by_key(|(ag, o)| (ag.0, o.start));
+        for group in blocks.chunk_by(|a, b| a.0 == b.0) {
             if let Some(list) = group.first().and_then(|(ag, _)| self.ags.get(ag.0 as usize)) {
                 list.lock().extend(group.iter().map(|(_, o)| *o));
             }
         }
-        batch.clear();
+        blocks.clear();
+        if !batch.realtime.is_empty() {
+            self.realtime.lock().append(&mut batch.realtime);
+        }
+    }
+
+    /// Hands over what files own of the realtime device.
+    pub(super) fn take_realtime(&self) -> Vec<RtExtent> {
+        std::mem::take(&mut *self.realtime.lock())
     }
 
     pub(super) fn extents(&self) -> u64 {
