@@ -131,9 +131,10 @@ fn height(layout: &Layout, block: usize, records: u64) -> u8 {
     levels
 }
 
+/// Of a tree whose blocks fill that space: a root may have as few as two children.
 fn height_of_space(layout: &Layout, block: usize, leaves: u64) -> u8 {
     let fan = (layout.node_max(block) / 2).max(2) as u64;
-    let (mut node_blocks, mut left, mut levels) = (fan, leaves.saturating_sub(1), 1);
+    let (mut node_blocks, mut left, mut levels) = (2, leaves.saturating_sub(1), 1);
     while node_blocks < left && levels < 15 {
         left -= node_blocks;
         node_blocks = node_blocks.saturating_mul(fan);

@@ -87,7 +87,7 @@ fn normalise(mut list: Vec<Observed>) -> Vec<Observed> {
     list.dedup_by(|next, before| {
         let joins = before.diagonal() == next.diagonal() && before.end() == u64::from(next.start);
         if joins {
-            before.count += next.count;
+            before.count = before.count.saturating_add(next.count);
         }
         joins
     });

@@ -2,8 +2,8 @@
 //!
 //! A transaction reserves room for each buffer that it may dirty (all its bytes and a log item's header) and for each inode; a
 //! log must hold the largest, as often as it may roll. The kernel keeps the sizes that its first versions with shared extents
-//! computed, so that a filesystem that it once made stays mountable; so do we. Checked against the minimum that mkfs.xfs
-//! 6.1 names when it refuses a small log.
+//! computed, so that a filesystem that it once made stays mountable; only with parent pointers it computes what is really
+//! needed. So do we. Checked against the minimum that mkfs.xfs 6.1 and Linux 6.18 name when they refuse a small log.
 
 use crate::format::btree::{ALLOC, BMBT};
 use crate::geometry::Geometry;
@@ -22,6 +22,12 @@ const OLD_RMAP_LEVELS: u64 = 9;
 /// Largest log record and the space that its headers take.
 const RECORD: u64 = 256 << 10;
 const RECORD_HEADERS: u64 = 8 * 512;
+/// An attribute intent that adds or removes one parent pointer: its format, the longest name and the value.
+const PARENT_INTENT: u64 = 40 + 256 + 12;
+/// An attribute intent that replaces one: name and value twice.
+const PARENT_REPLACE: u64 = 40 + 2 * (256 + 12);
+/// How often setting or removing an attribute may roll.
+const ATTR_ROLLS: u64 = 3;
 /// The log is as many times the largest transaction.
 const FACTOR: u64 = 3;
 
@@ -151,6 +157,11 @@ impl<'a> Sizes<'a> {
     fn cluster(&self) -> u64 {
         u64::from(self.g.inode_cluster_size).max(self.block)
     }
+    /// What an operation on a name costs: the larger of its own chains and, with parent pointers, one attribute change under
+    /// `intents` bytes of intents that may be logged again each time.
+    fn named(&self, chains: u64, attr: u64, intents: u64) -> u64 {
+        if self.g.features.parent() { chains.max(attr) + intents } else { chains }
+    }
     fn create(&self) -> u64 {
         let chunk = self.blocks(self.free_space(1));
         let alloc = self.sectors(2) + self.sector + chunk + self.inode_tree() + self.free_inode_tree();
@@ -159,19 +170,24 @@ impl<'a> Sizes<'a> {
             + self.block
             + self.blocks(self.directory_change())
             + self.free_inode_tree();
-        DQUOTS + alloc.max(modify)
+        DQUOTS + self.named(alloc.max(modify), self.attr_set(), PARENT_INTENT)
     }
     fn rename(&self) -> u64 {
         let names = self.inodes(5) + self.blocks(2 * self.directory_change());
-        DQUOTS + names.max(self.sectors(7) + self.blocks(self.free_space(3)))
+        let chains = names.max(self.sectors(7) + self.blocks(self.free_space(3)));
+        // The file's pointer is replaced, that of the file it replaces removed, and a whiteout gets one.
+        let intents = PARENT_REPLACE + 2 * PARENT_INTENT;
+        DQUOTS + self.named(chains, self.attr_set().max(self.attr_remove()), intents)
     }
     fn remove(&self) -> u64 {
         let names = self.inodes(2) + self.blocks(self.directory_change());
-        DQUOTS + self.sectors(2) + self.cluster() + names.max(self.sectors(4) + self.blocks(self.free_space(2)))
+        let chains = names.max(self.sectors(4) + self.blocks(self.free_space(2)));
+        DQUOTS + self.sectors(2) + self.cluster() + self.named(chains, self.attr_remove(), PARENT_INTENT)
     }
     fn link(&self) -> u64 {
         let names = self.inodes(2) + self.blocks(self.directory_change());
-        DQUOTS + self.sectors(1) + 2 * self.cluster() + names.max(self.sectors(3) + self.blocks(self.free_space(1)))
+        let chains = names.max(self.sectors(3) + self.blocks(self.free_space(1)));
+        DQUOTS + self.sectors(1) + 2 * self.cluster() + self.named(chains, self.attr_set(), PARENT_INTENT)
     }
     fn free_inode(&self) -> u64 {
         DQUOTS
@@ -212,7 +228,8 @@ impl<'a> Sizes<'a> {
         let blocks = DA_LEVELS
             + DA_LEVELS * self.map_blocks(1, self.bmap_attr)
             + size.div_ceil(self.block)
-            + self.map_blocks(size, self.bmap_attr);
+            // The first versions took the bytes for blocks here.
+            + self.map_blocks(if self.legacy { size } else { size.div_ceil(self.block) }, self.bmap_attr);
         self.attr_set() + self.attr_set_block() * blocks
     }
 
@@ -226,20 +243,21 @@ impl<'a> Sizes<'a> {
             (false, _) => 2 + extra,
         };
         let create = self.create();
+        let names = if f.parent() { ATTR_ROLLS } else { 0 };
         let all = [
             (self.write(), rolls),
             (self.truncate(), rolls),
             (self.write() + buffers(1, self.block - 1), rolls),
-            (self.rename(), 2),
-            (self.link(), 2),
-            (self.remove(), 2),
-            (create + buffers(1, 1024), 3),
-            (create, 3),
+            (self.rename(), 2 + names),
+            (self.link(), 2 + names),
+            (self.remove(), 2 + names),
+            (create + buffers(1, 1024), 3 + names),
+            (create, 3 + names),
             (self.free_inode(), 2),
             (self.add_attr_fork(), 2),
             (self.attr_invalidate(), 1),
-            (self.attr_set(), 3),
-            (self.attr_remove(), 3),
+            (self.attr_set(), ATTR_ROLLS),
+            (self.attr_remove(), ATTR_ROLLS),
         ];
         let mut best = (0, 1);
         for (bytes, count) in all {
@@ -248,13 +266,13 @@ impl<'a> Sizes<'a> {
             }
         }
         let attr = self.largest_attr();
-        if attr > best.0 * best.1 { (attr, 3) } else { best }
+        if attr > best.0 * best.1 { (attr, ATTR_ROLLS) } else { best }
     }
 }
 
 /// Fewest blocks of a log with a stripe unit of `sunit` blocks (0 for none).
 pub(super) fn minimum_log_blocks(g: &Geometry, sunit: u64) -> u64 {
-    let sizes = Sizes::new(g, true);
+    let sizes = Sizes::new(g, !g.features.parent());
     let (bytes, count) = sizes.largest();
     let mut unit = bytes + 3 * OP_HEADER + TRANSACTION_HEADER;
     let space = RECORD - RECORD_HEADERS;
@@ -325,5 +343,33 @@ mod tests {
             }
         }
         assert_eq!(wrong, []);
+    }
+
+    /// What Linux 6.18 named as the minimum when it refused to mount a shorter log with the largest log buffers
+    /// (`logbsize=256k`): 1 TiB with parent pointers.
+    #[test]
+    fn with_parent_pointers_the_kernel_takes_it() {
+        let table = [
+            (1024, false, false, 4154),
+            (1024, true, true, 4862),
+            (4096, false, false, 1568),
+            (4096, false, true, 2001),
+            (4096, true, false, 2004),
+            (16384, false, false, 998),
+            (16384, true, false, 1275),
+            (16384, true, true, 1429),
+            (65536, false, false, 700),
+            (65536, true, false, 852),
+            (65536, true, true, 1127),
+        ];
+        for (block, rmapbt, nrext64, named) in table {
+            let mut options = Options { block_size: Some(block), ..Options::default() };
+            options.metadata.rmapbt = Some(rmapbt);
+            options.inode.nrext64 = Some(nrext64);
+            options.naming.parent = Some(true);
+            let d = draft(&options, 1 << 40);
+            let found = minimum_log_blocks(&d.geometry().expect("numbers"), d.log_sunit);
+            assert_eq!(found, named, "{block} {rmapbt} {nrext64}");
+        }
     }
 }
