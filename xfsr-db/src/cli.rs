@@ -1,5 +1,6 @@
 //! Arguments, and where commands come from: `-c`, a terminal, or standard input.
 
+use crate::out::Out;
 use crate::session::{Flow, Session};
 use clap::Parser;
 use libxfsr::text::escape;
@@ -79,15 +80,16 @@ pub(crate) fn main() -> ExitCode {
     if volume.superblock_from.0 != 0 {
         eprintln!("xfsr-db: the primary superblock is unusable; using that of AG {}", volume.superblock_from);
     }
-    let mut session = Session::new(volume, data);
+    let mut session = Session::new(volume, data, Out::standard());
     let mut failed = false;
-    let mut run = |line: &str| match session.run(line) {
-        Ok(flow) => flow,
-        Err(e) => {
-            eprintln!("xfsr-db: {e}");
+    let mut run = |line: &str| {
+        let flow = session.run(line).unwrap_or_else(|e| {
+            session.out.complain(format_args!("{e}"));
             failed = true;
             Flow::Continue
-        }
+        });
+        session.out.flush();
+        if session.out.broken() { Flow::Quit } else { flow }
     };
     if !arguments.commands.is_empty() {
         let _ = arguments.commands.iter().any(|c| run(c) == Flow::Quit);

@@ -115,14 +115,19 @@ pub(crate) fn link(v: u64, n: usize, link: Link) -> Scalar {
     if v == ones(n) { Scalar { text: "null".into(), link: Link::None, null: true } } else { Scalar { link, ..dec(v) } }
 }
 
-/// Characters between quotes; what is no printable ASCII stands as octal, so that it cannot steer a terminal.
+/// Characters between quotes; what is no printable ASCII stands escaped, so that it cannot steer a terminal.
 pub(crate) fn chars(bytes: &[u8]) -> Scalar {
     let mut out = String::from("\"");
     for &b in bytes {
         match b {
-            b'"' | b'\\' => {
+            b'"' | b'\\' | b'\'' | b'?' => {
                 out.push('\\');
                 out.push(char::from(b));
+            }
+            // Observed: xfs_db 6.1 letters these seven in order, not as C does.
+            7..=13 => {
+                out.push('\\');
+                out.push(char::from(b'a' + (b - 7)));
             }
             0x20..=0x7e => out.push(char::from(b)),
             _ => {
@@ -159,7 +164,10 @@ impl Show {
         Some(match self {
             Self::Dec(n) => dec(number(bytes, at, n)?),
             Self::Hex(n) => hex(number(bytes, at, n)?),
-            Self::Oct(n) => plain(format!("0{:o}", number(bytes, at, n)?)),
+            Self::Oct(n) => plain(match number(bytes, at, n)? {
+                0 => "0".into(),
+                v => format!("0{v:o}"),
+            }),
             Self::Uuid => uuid(bytes.get(at..at.checked_add(16)?)?),
             Self::Crc => {
                 bytes.get(at..at.checked_add(4)?)?;
@@ -241,6 +249,9 @@ impl Line {
         let _ = match &self.leaf {
             Leaf::One(s) => writeln!(out, "{path} = {}", s.text),
             Leaf::Empty => writeln!(out, "{path} = (empty)"),
+            Leaf::List { first, items, .. } if items.len() == 1 => {
+                writeln!(out, "{path}[{first}] = {}", items.first().map_or("", |s| s.text.as_str()))
+            }
             Leaf::List { first, items, skip } => {
                 let shown: Vec<String> = items
                     .iter()

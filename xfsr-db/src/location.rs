@@ -17,9 +17,14 @@ pub(crate) enum Type {
     Refcntbt,
     Data,
     Dir3,
+    Dqblk,
     Finobt,
     Inobt,
+    Inodata,
     Inode,
+    Log,
+    Rtbitmap,
+    Rtsummary,
     Sb,
     Symlink,
     Text,
@@ -39,12 +44,17 @@ pub(crate) const TYPES: &[(&str, Type)] = &[
     ("refcntbt", Type::Refcntbt),
     ("data", Type::Data),
     ("dir3", Type::Dir3),
-    ("finobt", Type::Finobt),
+    ("dqblk", Type::Dqblk),
     ("inobt", Type::Inobt),
+    ("inodata", Type::Inodata),
     ("inode", Type::Inode),
+    ("log", Type::Log),
+    ("rtbitmap", Type::Rtbitmap),
+    ("rtsummary", Type::Rtsummary),
     ("sb", Type::Sb),
     ("symlink", Type::Symlink),
     ("text", Type::Text),
+    ("finobt", Type::Finobt),
 ];
 
 impl Type {
@@ -53,6 +63,13 @@ impl Type {
     }
     pub(crate) fn parse(name: &str) -> Option<Self> {
         TYPES.iter().find(|t| t.0 == name).map(|t| t.1)
+    }
+    /// Bytes of a structure of which a block holds several, so that its checksum does not cover the rest.
+    pub(crate) fn part(self, bytes: &[u8]) -> &[u8] {
+        match self {
+            Self::Dqblk => bytes.get(..libxfsr::format::quota::SLOT_SIZE).unwrap_or(bytes),
+            _ => bytes,
+        }
     }
     /// Offset of the checksum in a structure of this type.
     pub(crate) fn crc_offset(self, bytes: &[u8]) -> Option<usize> {
@@ -69,7 +86,8 @@ impl Type {
                 Some(b"XDB3" | b"XDD3" | b"XDF3") => 4,
                 _ => 12,
             },
-            Self::Data | Self::Text => return None,
+            Self::Dqblk => std::mem::offset_of!(libxfsr::format::quota::DquotSlot, crc),
+            Self::Data | Self::Inodata | Self::Log | Self::Rtbitmap | Self::Rtsummary | Self::Text => return None,
         })
     }
 }

@@ -6,6 +6,7 @@ mod commands;
 mod field;
 mod fields;
 mod location;
+mod out;
 mod session;
 
 fn main() -> std::process::ExitCode {

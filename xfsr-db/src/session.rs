@@ -2,6 +2,7 @@
 
 use crate::commands::{address, convert, files, rdump, show, space};
 use crate::location::{Location, Ring};
+use crate::out::{Out, complain, say};
 use libxfsr::cache::OnDamage;
 use libxfsr::inode::Inode;
 use libxfsr::volume::Volume;
@@ -25,6 +26,9 @@ pub(crate) struct Session {
     pub(crate) current: Option<Location>,
     pub(crate) stack: Vec<Location>,
     pub(crate) ring: Ring,
+    pub(crate) out: Out,
+    /// Files of commands that are being run.
+    sources: u32,
 }
 
 /// A command: names, arguments, what it does, how.
@@ -45,6 +49,11 @@ const COMMANDS: &[Command] = &[
     (&["crc"], "[-v]", "verify the current structure's checksum", show::crc),
     (&["daddr"], "[d]", "go to a disk address", address::daddr),
     (&["dblock"], "filoff", "go to a block of the inode's data fork", address::dblock),
+    (&["dquot"], "[-g|-p|-u] id", "go to a quota record", address::dquot),
+    (&["echo"], "[word...]", "write words", |s, a| {
+        say!(s, "{}", a.join(" "));
+        Ok(())
+    }),
     (&["forward", "f"], "", "go forward in the ring", |s, _| address::step(s, true)),
     (&["frag"], "", "", |_, _| missing("frag", "bmap shows the extents of one inode")),
     (
@@ -67,6 +76,7 @@ const COMMANDS: &[Command] = &[
     (&["quit", "q"], "", "leave", |_, _| Ok(())),
     (&["rdump"], "[-s] [path...] directory", "copy files and directories out of the filesystem", rdump::command),
     (&["ring"], "[index]", "show the ring, or go to one of its positions", address::ring),
+    (&["source"], "file", "run the commands in a file", source),
     (&["sb"], "[agno]", "go to a superblock", |s, a| address::header(s, a, 0)),
     (&["stack"], "", "show the stack", |s, _| address::stack(s)),
     (&["stat"], "[path...]", "show what stat(1) would show of inodes", files::stat),
@@ -78,17 +88,46 @@ fn missing(name: &str, instead: &str) -> Outcome {
     Err(format!("{name} is not available yet; {instead}"))
 }
 
-fn help(_: &mut Session, arguments: &[String]) -> Outcome {
+fn help(s: &mut Session, arguments: &[String]) -> Outcome {
     let wanted = arguments.first();
     let mut found = false;
     for (names, usage, what, _) in COMMANDS.iter().filter(|c| !c.2.is_empty()) {
         if wanted.is_none_or(|w| names.contains(&w.as_str())) {
             found = true;
             let space = if usage.is_empty() { "" } else { " " };
-            println!("{}{space}{usage} -- {what}", names.join(", "));
+            say!(s, "{}{space}{usage} -- {what}", names.join(", "));
         }
     }
     if found { Ok(()) } else { Err(format!("no such command: {}", wanted.map_or("", |w| w.as_str()))) }
+}
+
+/// Files of commands inside each other.
+const MAX_SOURCES: u32 = 16;
+
+fn source(s: &mut Session, arguments: &[String]) -> Outcome {
+    let [path] = arguments else { return Err("source takes one file".into()) };
+    let name = libxfsr::text::escape(path.as_bytes());
+    if s.sources >= MAX_SOURCES {
+        return Err(format!("{name}: more than {MAX_SOURCES} files of commands inside each other"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{name}: {e}"))?;
+    s.sources += 1;
+    let mut failed = 0;
+    for line in text.lines() {
+        match s.run(line) {
+            Ok(Flow::Quit) => break,
+            Ok(Flow::Continue) => {}
+            Err(e) => {
+                complain!(s, "{e}");
+                failed += 1;
+            }
+        }
+        if s.out.broken() {
+            break;
+        }
+    }
+    s.sources -= 1;
+    if failed == 0 { Ok(()) } else { Err(format!("{name}: {failed} commands failed")) }
 }
 
 /// Splits a line into words; quotes and backslashes keep blanks.
@@ -115,8 +154,8 @@ fn words(line: &str) -> Result<Vec<String>, String> {
 }
 
 impl Session {
-    pub(crate) fn new(volume: Volume, device: PathBuf) -> Self {
-        Self { volume, device, current: None, stack: Vec::new(), ring: Ring::default() }
+    pub(crate) fn new(volume: Volume, device: PathBuf, out: Out) -> Self {
+        Self { volume, device, current: None, stack: Vec::new(), ring: Ring::default(), out, sources: 0 }
     }
 
     /// Runs a line.

@@ -3,6 +3,7 @@
 use crate::field::{Leaf, Link, select};
 use crate::fields;
 use crate::location::{Location, TYPES, Type};
+use crate::out::{complain, say};
 use crate::session::{Outcome, Session, number};
 use libxfsr::cache::OnDamage;
 use libxfsr::error::ForkKind;
@@ -45,7 +46,7 @@ pub(crate) fn header(s: &mut Session, a: &[String], n: u32) -> Outcome {
 pub(crate) fn at_inode(s: &Session, ino: Ino) -> Result<Location, String> {
     let inode = Inode::read(&s.volume, ino, OnDamage::Keep).map_err(text)?;
     if let Some(d) = &inode.damage {
-        eprintln!("xfsr-db: {d}");
+        complain!(s, "{d}");
     }
     let g = &s.volume.geometry;
     let (ag, agino) = g.split_ino(ino);
@@ -67,7 +68,7 @@ pub(crate) fn at_inode(s: &Session, ino: Ino) -> Result<Location, String> {
 pub(crate) fn inode(s: &mut Session, a: &[String]) -> Outcome {
     let Some(n) = a.first() else {
         let ino = s.current.as_ref().and_then(|l| l.ino).ok_or("no current inode")?;
-        println!("current inode number is {ino}");
+        say!(s, "current inode number is {ino}");
         return Ok(());
     };
     let to = at_inode(s, Ino(number(n)?))?;
@@ -77,7 +78,7 @@ pub(crate) fn inode(s: &mut Session, a: &[String]) -> Outcome {
 
 pub(crate) fn daddr(s: &mut Session, a: &[String]) -> Outcome {
     let Some(n) = a.first() else {
-        println!("current daddr is {}", s.here()?.byte() / 512);
+        say!(s, "current daddr is {}", s.here()?.byte() / 512);
         return Ok(());
     };
     let to = read(s, Type::Data, Daddr(number(n)?), 1)?;
@@ -95,10 +96,60 @@ pub(crate) fn fsblock(s: &mut Session, a: &[String]) -> Outcome {
     let Some(n) = a.first() else {
         let at = Daddr(s.here()?.byte() / 512);
         let fsb = s.volume.geometry.daddr_to_fsblock(at).ok_or("the position is outside the filesystem")?;
-        println!("current fsblock is {fsb}");
+        say!(s, "current fsblock is {fsb}");
         return Ok(());
     };
     let to = at_block(s, FsBlock(number(n)?), Type::Data)?;
+    s.go(to);
+    Ok(())
+}
+
+/// Files that hold metadata: bitmap and summary of the realtime section, quota.
+fn special(s: &Session) -> [u64; 5] {
+    let sb = &s.volume.superblock;
+    [sb.rbmino, sb.rsumino, sb.uquotino, sb.gquotino, sb.pquotino].map(|i| i.get())
+}
+
+fn metadata_kind(s: &Session, ino: Ino) -> Type {
+    match special(s).iter().position(|i| *i == ino.0) {
+        Some(0) => Type::Rtbitmap,
+        Some(1) => Type::Rtsummary,
+        _ => Type::Dqblk,
+    }
+}
+
+/// `dquot [-g|-p|-u] id`.
+pub(crate) fn dquot(s: &mut Session, a: &[String]) -> Outcome {
+    let (option, id) = match a {
+        [id] => ("-u", id),
+        [option, id] => (option.as_str(), id),
+        _ => return Err("dquot takes [-g|-p|-u] and an id".into()),
+    };
+    let sb = &s.volume.superblock;
+    let (name, ino) = match option {
+        "-u" => ("user", sb.uquotino),
+        "-g" => ("group", sb.gquotino),
+        "-p" => ("project", sb.pquotino),
+        o => return Err(format!("bad option for dquot: {}", libxfsr::text::escape(o.as_bytes()))),
+    };
+    let id = number(id)?;
+    if matches!(ino.get(), 0 | u64::MAX) {
+        return Err(format!("there is no {name} quota file"));
+    }
+    if id > u64::from(u32::MAX) {
+        return Err(format!("{id} is no id: 0 to {}", u32::MAX));
+    }
+    let g = &s.volume.geometry;
+    let slot = libxfsr::format::quota::SLOT_SIZE as u64;
+    let per_block = u64::from(g.block_size) / slot;
+    let inode = Inode::read(&s.volume, Ino(ino.get()), OnDamage::Keep).map_err(text)?;
+    let pieces = map_blocks(&s.volume, &inode, ForkKind::Data, FileBlock(id / per_block), 1).map_err(text)?;
+    let (daddr, sectors) =
+        *pieces.as_ref().and_then(|p| p.first()).ok_or_else(|| format!("no {name} quota data for id {id}"))?;
+    let mut to = read(s, Type::Dqblk, daddr, sectors)?;
+    to.offset = id % per_block * slot;
+    let at = to.offset as usize;
+    to.bytes = to.bytes.get(at..at + slot as usize).map(<[u8]>::to_vec).unwrap_or_default();
     s.go(to);
     Ok(())
 }
@@ -113,6 +164,7 @@ fn at_file_block(s: &Session, at: FileBlock, kind: ForkKind) -> Result<Location,
     let kind = match kind {
         ForkKind::Attr => Type::Attr3,
         ForkKind::Data if inode.core.is_dir() => Type::Dir3,
+        ForkKind::Data if special(s).contains(&inode.ino.0) => metadata_kind(s, inode.ino),
         ForkKind::Data if inode.core.is_symlink() => Type::Symlink,
         ForkKind::Data if inode.core.is_realtime() => {
             return Err("realtime blocks are not available here; use cat".into());
@@ -153,18 +205,18 @@ pub(crate) fn ablock(s: &mut Session, a: &[String]) -> Outcome {
 
 fn show(l: &Location, s: &Session) {
     let g = &s.volume.geometry;
-    println!("\tbyte offset {}, length {}", l.byte(), l.bytes.len());
+    say!(s, "\tbyte offset {}, length {}", l.byte(), l.bytes.len());
     let fsb = g.daddr_to_fsblock(l.daddr).map_or(-1, |f| f.0.cast_signed());
     let plural = if l.sectors == 1 { "" } else { "s" };
-    println!("\tbuffer block {} (fsbno {fsb}), {} bb{plural}", l.daddr, l.sectors);
+    say!(s, "\tbuffer block {} (fsbno {fsb}), {} bb{plural}", l.daddr, l.sectors);
     let ino = |i: Option<Ino>| i.map_or(-1, |i| i.0.cast_signed());
-    println!("\tinode {}, dir inode {}, type {}", ino(l.ino), ino(l.ino.filter(|_| l.dir)), l.kind.name());
+    say!(s, "\tinode {}, dir inode {}, type {}", ino(l.ino), ino(l.ino.filter(|_| l.dir)), l.kind.name());
 }
 
 pub(crate) fn addr(s: &mut Session, a: &[String]) -> Outcome {
     let here = s.here()?;
     let Some(expression) = a.first() else {
-        println!("current");
+        say!(s, "current");
         show(here, s);
         return Ok(());
     };
@@ -200,11 +252,11 @@ pub(crate) fn addr(s: &mut Session, a: &[String]) -> Outcome {
 pub(crate) fn kind(s: &mut Session, a: &[String]) -> Outcome {
     let Some(name) = a.first() else {
         match &s.current {
-            Some(l) => println!("current type is \"{}\"", l.kind.name()),
-            None => println!("no current type"),
+            Some(l) => say!(s, "current type is \"{}\"", l.kind.name()),
+            None => say!(s, "no current type"),
         }
         let names: Vec<&str> = TYPES.iter().map(|t| t.0).collect();
-        println!("\n supported types are:\n {}", names.join(", "));
+        say!(s, "\n supported types are:\n {}", names.join(", "));
         return Ok(());
     };
     let kind = Type::parse(name).ok_or_else(|| format!("no such type {}", libxfsr::text::escape(name.as_bytes())))?;
@@ -227,7 +279,7 @@ pub(crate) fn pop(s: &mut Session) -> Outcome {
 pub(crate) fn stack(s: &mut Session) -> Outcome {
     let all = s.stack.iter().chain(&s.current).enumerate();
     for (i, l) in all.collect::<Vec<_>>().into_iter().rev() {
-        println!("{}: ", i + 1);
+        say!(s, "{}: ", i + 1);
         show(l, s);
     }
     Ok(())
@@ -240,12 +292,12 @@ pub(crate) fn ring(s: &mut Session, a: &[String]) -> Outcome {
         s.ring.at = at;
         return Ok(());
     }
-    println!("      type    bblock  bblen    fsbno     inode");
+    say!(s, "      type    bblock  bblen    fsbno     inode");
     for (i, l) in s.ring.entries.iter().enumerate().rev() {
         let mark = if i == s.ring.at { '*' } else { ' ' };
         let fsb = s.volume.geometry.daddr_to_fsblock(l.daddr).map_or(-1, |f| f.0.cast_signed());
         let ino = l.ino.map_or(-1, |i| i.0.cast_signed());
-        println!("{mark} {i}: {:<7} {:>8} {:>5} {fsb:>8} {ino:>9}", l.kind.name(), l.daddr, l.sectors);
+        say!(s, "{mark} {i}: {:<7} {:>8} {:>5} {fsb:>8} {ino:>9}", l.kind.name(), l.daddr, l.sectors);
     }
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! Arithmetic: addresses and hashes.
 
+use crate::out::say;
 use crate::session::{Outcome, Session, number};
 use libxfsr::units::{AgBlock, AgIno, AgNumber, Daddr, FsBlock, Ino};
 
 pub(crate) fn hash(s: &mut Session, a: &[String]) -> Outcome {
     let [name] = a else { return Err("hash takes one name".into()) };
-    println!("{:#x}", libxfsr::format::dir::hash_name(&s.volume.geometry, name.as_bytes()));
+    say!(s, "{:#x}", libxfsr::format::dir::hash_name(&s.volume.geometry, name.as_bytes()));
     Ok(())
 }
 
@@ -92,6 +93,6 @@ pub(crate) fn convert(s: &mut Session, a: &[String]) -> Outcome {
         "inoidx" => index,
         _ => byte & (u64::from(g.inode_size) - 1),
     };
-    println!("{result:#x} ({result})");
+    say!(s, "{result:#x} ({result})");
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Files: lists, contents, maps, names.
 
 use super::address::at_inode;
+use crate::out::say;
 use crate::session::{Outcome, Session, number};
 use libxfsr::cache::OnDamage;
 use libxfsr::dir::{self, resolve};
@@ -9,7 +10,6 @@ use libxfsr::inode::{Inode, read_at, symlink_target};
 use libxfsr::text::escape;
 use libxfsr::units::{FsBlock, Ino};
 use std::collections::HashSet;
-use std::io::Write as _;
 use std::ops::ControlFlow;
 
 fn text(e: libxfsr::Error) -> String {
@@ -56,7 +56,8 @@ fn list(s: &Session, inode: &Inode) -> Outcome {
             Ok((address, e)) => {
                 let hash = libxfsr::format::dir::hash_name(g, e.name);
                 let verdict = if libxfsr::format::dir::is_valid_name(e.name) { "good" } else { "corrupt" };
-                println!(
+                say!(
+                    s,
                     "{address:<10} {:<18} {:<14} {hash:#010x} {:>3} {} ({verdict})",
                     e.ino,
                     kind_name(e.ftype),
@@ -80,7 +81,7 @@ pub(crate) fn ls(s: &mut Session, a: &[String]) -> Outcome {
     };
     let one = |ino: Ino| -> Outcome {
         if numbers {
-            println!("{ino}");
+            say!(s, "{ino}");
             return Ok(());
         }
         list(s, &load(s, ino)?)
@@ -91,13 +92,13 @@ pub(crate) fn ls(s: &mut Session, a: &[String]) -> Outcome {
     let mut failed = Vec::new();
     for p in paths {
         if !numbers {
-            println!("{}:", escape(p.as_bytes()));
+            say!(s, "{}:", escape(p.as_bytes()));
         }
         if let Err(e) = find(s, p).and_then(&one) {
             failed.push(e);
         }
         if !numbers {
-            println!();
+            say!(s, "");
         }
     }
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\nxfsr-db: ")) }
@@ -109,29 +110,27 @@ pub(crate) fn cat(s: &mut Session, a: &[String]) -> Outcome {
     } else {
         a.iter().map(|p| find(s, p)).collect::<Result<_, _>>()?
     };
-    let mut out = std::io::stdout().lock();
     for ino in inodes {
         let inode = load(s, ino)?;
         if inode.core.is_symlink() {
-            let target = symlink_target(&s.volume, &inode).map_err(text)?;
-            out.write_all(&target).map_err(|e| e.to_string())?;
+            s.out.bytes(&symlink_target(&s.volume, &inode).map_err(text)?);
             continue;
         }
         if !inode.core.is_reg() {
             return Err(format!("inode {ino} is no regular file"));
         }
         let (mut buf, mut at) = (vec![0; 1 << 20], 0);
-        loop {
+        while !s.out.broken() {
             match read_at(&s.volume, &inode, at, &mut buf).map_err(text)? {
                 0 => break,
                 n => {
-                    out.write_all(buf.get(..n).unwrap_or(&buf)).map_err(|e| e.to_string())?;
+                    s.out.bytes(buf.get(..n).unwrap_or(&buf));
                     at += n as u64;
                 }
             }
         }
     }
-    out.flush().map_err(|e| e.to_string())
+    Ok(())
 }
 
 pub(crate) fn stat(s: &mut Session, a: &[String]) -> Outcome {
@@ -143,24 +142,24 @@ pub(crate) fn stat(s: &mut Session, a: &[String]) -> Outcome {
     for ino in inodes {
         let inode = load(s, ino)?;
         let c = &inode.core;
-        println!("inode = {ino}");
-        println!("mode = 0{:o}", c.mode.get());
-        println!("uid = {}\ngid = {}\nnlink = {}\nprojid = {}", c.uid, c.gid, c.nlink, c.project());
-        println!("size = {}\nblocks = {}", c.size, c.nblocks.get() << s.volume.geometry.bb_shift());
+        say!(s, "inode = {ino}");
+        say!(s, "mode = 0{:o}", c.mode.get());
+        say!(s, "uid = {}\ngid = {}\nnlink = {}\nprojid = {}", c.uid, c.gid, c.nlink, c.project());
+        say!(s, "size = {}\nblocks = {}", c.size, c.nblocks.get() << s.volume.geometry.bb_shift());
         for (name, t) in [("atime", c.atime), ("mtime", c.mtime), ("ctime", c.ctime), ("btime", c.crtime)] {
             let (seconds, nanos) = t.decode(c.bigtime());
-            println!("{name} = {seconds}.{nanos:09}");
+            say!(s, "{name} = {seconds}.{nanos:09}");
         }
         if c.is_symlink() {
-            println!("target = {}", escape(&symlink_target(&s.volume, &inode).map_err(text)?));
+            say!(s, "target = {}", escape(&symlink_target(&s.volume, &inode).map_err(text)?));
         }
         for attr in libxfsr::attr::list(&s.volume, &inode).map_err(text)? {
             match attr.parent() {
                 Some((parent, generation)) => {
-                    println!("parent = {} in inode {parent}, generation {generation}", escape(&attr.name));
+                    say!(s, "parent = {} in inode {parent}, generation {generation}", escape(&attr.name));
                 }
                 None => {
-                    println!("xattr = {}.{} ({} bytes)", attr.flags.namespace(), escape(&attr.name), attr.value.len())
+                    say!(s, "xattr = {}.{} ({} bytes)", attr.flags.namespace(), escape(&attr.name), attr.value.len())
                 }
             }
         }
@@ -184,7 +183,7 @@ pub(crate) fn bmap(s: &mut Session, a: &[String]) -> Outcome {
         for e in inode.extents(&s.volume, *fork).map_err(text)? {
             let (ag, b) = s.volume.geometry.split(FsBlock(e.start));
             let flag = u8::from(e.unwritten);
-            println!("{name} offset {} startblock {} ({ag}/{b}) count {} flag {flag}", e.offset, e.start, e.count);
+            say!(s, "{name} offset {} startblock {} ({ag}/{b}) count {} flag {flag}", e.offset, e.start, e.count);
         }
     }
     Ok(())
@@ -229,7 +228,7 @@ pub(crate) fn ncheck(s: &mut Session, a: &[String]) -> Outcome {
                     let is_dir = child.as_ref().is_ok_and(|c| c.core.is_dir());
                     let set = child.as_ref().is_ok_and(|c| c.core.is_reg() && c.core.mode.get() & 0o6000 != 0);
                     if (wanted.is_empty() || wanted.contains(&e.ino.0)) && (!set_id || set) {
-                        println!("{:>11} {}{}", e.ino, escape(&name), if is_dir { "/." } else { "" });
+                        say!(s, "{:>11} {}{}", e.ino, escape(&name), if is_dir { "/." } else { "" });
                     }
                     match child {
                         Err(e) => failed.push(e.to_string()),

@@ -2,6 +2,7 @@
 //! descriptor with the kernel forbidden to leave it or to follow a symbolic link.
 
 use super::files::{find, load};
+use crate::out::complain;
 use crate::session::{Outcome, Session};
 use libxfsr::attr::{self, Attr};
 use libxfsr::cache::OnDamage;
@@ -76,7 +77,7 @@ pub(crate) fn command(s: &mut Session, a: &[String]) -> Outcome {
         }
     }
     for w in &dump.warned {
-        eprintln!("xfsr-db: warning: {w}");
+        complain!(s, "warning: {w}");
     }
     if strict {
         dump.failed.append(&mut dump.warned);

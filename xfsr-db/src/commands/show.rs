@@ -3,6 +3,7 @@
 use crate::field::{self, select};
 use crate::fields;
 use crate::location::Type;
+use crate::out::say;
 use crate::session::{Outcome, Session};
 use std::fmt::Write as _;
 
@@ -13,8 +14,12 @@ pub(crate) fn print(s: &mut Session, a: &[String]) -> Outcome {
         if !a.is_empty() {
             return Err(format!("type {} has no fields", here.kind.name()));
         }
-        dump(&mut out, &here.bytes, here.kind == Type::Text);
-        print!("{out}");
+        match here.kind {
+            // Its records are shown by what reads the whole log.
+            Type::Log => return Err("no print function for type log".into()),
+            kind => dump(&mut out, &here.bytes, matches!(kind, Type::Text | Type::Rtbitmap | Type::Rtsummary)),
+        }
+        s.out.text(&out);
         return Ok(());
     };
     if a.is_empty() {
@@ -23,7 +28,7 @@ pub(crate) fn print(s: &mut Session, a: &[String]) -> Outcome {
     for expression in a {
         select(&lines.0, expression)?.iter().for_each(|l| l.render(&mut out));
     }
-    print!("{out}");
+    s.out.text(&out);
     Ok(())
 }
 
@@ -57,9 +62,10 @@ pub(crate) fn crc(s: &mut Session, a: &[String]) -> Outcome {
         Some(o) => return Err(format!("bad option for crc: {}", libxfsr::text::escape(o.as_bytes()))),
     }
     let here = s.here()?;
-    let at = here.kind.crc_offset(&here.bytes).ok_or("the current type has no checksum")?;
-    println!("Verifying CRC:");
-    println!("crc = {}", field::crc(&here.bytes, at).text);
+    let at = here.kind.crc_offset(&here.bytes);
+    let at = at.ok_or_else(|| format!("current type ({}) is not a structure", here.kind.name()))?;
+    say!(s, "Verifying CRC:");
+    say!(s, "crc = {}", field::crc(here.kind.part(&here.bytes), at).text);
     Ok(())
 }
 
@@ -68,16 +74,18 @@ pub(crate) fn info(s: &mut Session, _: &[String]) -> Outcome {
     let f = &g.features;
     let bit = u8::from;
     let device = libxfsr::text::escape(s.device.as_os_str().as_encoded_bytes());
-    println!("meta-data={device:<22} isize={:<6} agcount={}, agsize={} blks", g.inode_size, g.ag_count, g.agblocks);
-    println!("         ={:<22} sectsz={:<5} attr=2, projid32bit=1", "", g.sector_size);
-    println!(
+    say!(s, "meta-data={device:<22} isize={:<6} agcount={}, agsize={} blks", g.inode_size, g.ag_count, g.agblocks);
+    say!(s, "         ={:<22} sectsz={:<5} attr=2, projid32bit=1", "", g.sector_size);
+    say!(
+        s,
         "         ={:<22} crc=1        finobt={}, sparse={}, rmapbt={}",
         "",
         bit(f.finobt()),
         bit(f.sparse_inodes()),
         bit(f.rmapbt())
     );
-    println!(
+    say!(
+        s,
         "         ={:<22} reflink={}    bigtime={} inobtcount={} nrext64={}",
         "",
         bit(f.reflink()),
@@ -85,9 +93,10 @@ pub(crate) fn info(s: &mut Session, _: &[String]) -> Outcome {
         bit(f.inobtcnt()),
         bit(f.nrext64())
     );
-    println!("data     ={:<22} bsize={:<6} blocks={}, imaxpct={}", "", g.block_size, g.blocks, g.max_inode_percent);
-    println!("         ={:<22} sunit={:<6} swidth={} blks", "", sb.unit, sb.width);
-    println!(
+    say!(s, "data     ={:<22} bsize={:<6} blocks={}, imaxpct={}", "", g.block_size, g.blocks, g.max_inode_percent);
+    say!(s, "         ={:<22} sunit={:<6} swidth={} blks", "", sb.unit, sb.width);
+    say!(
+        s,
         "naming   =version {:<14} bsize={:<6} ascii-ci={}, ftype={}",
         2,
         g.dir_block_size,
@@ -95,8 +104,9 @@ pub(crate) fn info(s: &mut Session, _: &[String]) -> Outcome {
         bit(f.ftype())
     );
     let log = if g.log_start.0 != 0 { "internal log" } else { "external" };
-    println!("log      ={log:<22} bsize={:<6} blocks={}, version=2", g.block_size, g.log_blocks);
-    println!(
+    say!(s, "log      ={log:<22} bsize={:<6} blocks={}, version=2", g.block_size, g.log_blocks);
+    say!(
+        s,
         "         ={:<22} sectsz={:<5} sunit={} blks, lazy-count={}",
         "",
         g.log_sector_size,
@@ -105,7 +115,7 @@ pub(crate) fn info(s: &mut Session, _: &[String]) -> Outcome {
     );
     let rt = if g.rt_blocks > 0 { "external" } else { "none" };
     let extent = u64::from(g.rt_extent_size) << g.block_log;
-    println!("realtime ={rt:<22} extsz={extent:<6} blocks={}, rtextents={}", g.rt_blocks, g.rt_extents);
+    say!(s, "realtime ={rt:<22} extsz={extent:<6} blocks={}, rtextents={}", g.rt_blocks, g.rt_extents);
     Ok(())
 }
 
@@ -151,6 +161,6 @@ pub(crate) fn version(s: &mut Session, a: &[String]) -> Outcome {
     let words = [v, f2, ro, inc];
     let set = NAMES.iter().filter(|(w, bit, _)| words.get(*w).is_some_and(|v| v & bit != 0)).map(|n| n.2);
     let names: Vec<&str> = std::iter::once("V5").chain(set).collect();
-    println!("versionnum [{v:#x}+{f2:#x}] = {}", names.join(","));
+    say!(s, "versionnum [{v:#x}+{f2:#x}] = {}", names.join(","));
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Histograms of free space.
 
+use crate::out::say;
 use crate::session::{Outcome, Session, number};
 use libxfsr::btree::kinds::{Bno, Cnt};
 use libxfsr::btree::{Cursor, Kind};
@@ -80,7 +81,7 @@ pub(crate) fn freesp(s: &mut Session, a: &[String]) -> Outcome {
     let n = starts.len();
     let mut b = Buckets { starts, extents: vec![0; n], blocks: vec![0; n] };
     if each {
-        println!("{:>8} {:>8} {:>8}", "agno", "agbno", "len");
+        say!(s, "{:>8} {:>8} {:>8}", "agno", "agbno", "len");
     }
     for ag in ags {
         let mut one = |start: u32, count: u32| {
@@ -88,7 +89,7 @@ pub(crate) fn freesp(s: &mut Session, a: &[String]) -> Outcome {
                 return;
             }
             if each {
-                println!("{ag:>8} {start:>8} {count:>8}");
+                say!(s, "{ag:>8} {start:>8} {count:>8}");
             }
             let i = b.starts.partition_point(|s| *s <= u64::from(count)).saturating_sub(1);
             if let (Some(e), Some(n)) = (b.extents.get_mut(i), b.blocks.get_mut(i)) {
@@ -103,17 +104,17 @@ pub(crate) fn freesp(s: &mut Session, a: &[String]) -> Outcome {
         }
     }
     let (extents, blocks) = (b.extents.iter().sum::<u64>(), b.blocks.iter().sum::<u64>());
-    println!("{:>7} {:>7} {:>7} {:>7} {:>6}", "from", "to", "extents", "blocks", "pct");
+    say!(s, "{:>7} {:>7} {:>7} {:>7} {:>6}", "from", "to", "extents", "blocks", "pct");
     for (i, from) in b.starts.iter().enumerate() {
         let (e, n) = (b.extents.get(i).copied().unwrap_or(0), b.blocks.get(i).copied().unwrap_or(0));
         if e > 0 {
             let to = b.starts.get(i + 1).map_or(u64::from(g.agblocks), |t| t - 1);
-            println!("{from:>7} {to:>7} {e:>7} {n:>7} {:>6.2}", n as f64 * 100.0 / blocks as f64);
+            say!(s, "{from:>7} {to:>7} {e:>7} {n:>7} {:>6.2}", n as f64 * 100.0 / blocks as f64);
         }
     }
     if summary {
-        println!("total free extents {extents}\ntotal free blocks {blocks}");
-        println!("average free extent size {}", blocks as f64 / extents as f64);
+        say!(s, "total free extents {extents}\ntotal free blocks {blocks}");
+        say!(s, "average free extent size {}", blocks as f64 / extents as f64);
     }
     Ok(())
 }

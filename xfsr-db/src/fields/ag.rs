@@ -1,7 +1,8 @@
 //! Superblock and AG headers.
 
-use crate::field::{Def, Lines, Link, Show, link, number};
+use crate::field::{Def, Leaf, Lines, Link, Show, link, number, plain};
 use crate::location::Type;
+use libxfsr::volume::Volume;
 
 const SUPERBLOCK: &[Def] = &[
     ("magicnum", 0, Show::Hex(4)),
@@ -10,7 +11,7 @@ const SUPERBLOCK: &[Def] = &[
     ("rblocks", 16, Show::Dec(8)),
     ("rextents", 24, Show::Dec(8)),
     ("uuid", 32, Show::Uuid),
-    ("logstart", 48, Show::FsBlock(Type::Data)),
+    ("logstart", 48, Show::FsBlock(Type::Log)),
     ("rootino", 56, Show::Ino),
     ("rbmino", 64, Show::Ino),
     ("rsumino", 72, Show::Ino),
@@ -135,8 +136,15 @@ pub(super) fn superblock(out: &mut Lines, bytes: &[u8]) {
     }
 }
 
-pub(super) fn agf(out: &mut Lines, bytes: &[u8]) {
+pub(super) fn agf(out: &mut Lines, volume: &Volume, bytes: &[u8]) {
     out.table("", bytes, AGF);
+    // Observed: xfs_db shows no value of a root that the filesystem cannot have.
+    let f = &volume.geometry.features;
+    for (present, root) in [(f.rmapbt(), "rmaproot"), (f.reflink(), "refcntroot")] {
+        if !present && let Some(l) = out.0.iter_mut().find(|l| l.path == root) {
+            l.leaf = Leaf::One(plain(String::new()));
+        }
+    }
 }
 
 pub(super) fn agi(out: &mut Lines, bytes: &[u8]) {

@@ -52,6 +52,9 @@ fn bit(v: u64, n: u32) -> Scalar {
 
 const ALLOC_COLUMNS: Columns =
     (&["startblock", "blockcount"], &[|b| number(b, 0, 4).map(ag_block), |b| number(b, 4, 4).map(dec)]);
+/// By size first.
+const CNT_KEY: Columns =
+    (&["blockcount", "startblock"], &[|b| number(b, 4, 4).map(dec), |b| number(b, 0, 4).map(ag_block)]);
 const INO_SPARSE: Columns = (
     &["startino", "holemask", "count", "freecount", "free"],
     &[
@@ -178,6 +181,7 @@ pub(super) fn short(out: &mut Lines, volume: &Volume, kind: Type, bytes: &[u8]) 
         Type::Inobt | Type::Finobt => (INO, if sparse { INO_SPARSE } else { INO_FULL }, INO_KEY),
         Type::Rmapbt => (RMAP, RMAP_REC, RMAP_KEY),
         Type::Refcntbt => (REFCOUNT, REFCOUNT_REC, REFCOUNT_KEY),
+        Type::Cntbt => (ALLOC, ALLOC_COLUMNS, CNT_KEY),
         _ => (ALLOC, ALLOC_COLUMNS, ALLOC_COLUMNS),
     };
     body(out, bytes, &layout, &rec, &key, Link::AgBlock, kind);

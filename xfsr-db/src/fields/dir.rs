@@ -44,7 +44,7 @@ pub(super) fn block(out: &mut Lines, volume: &Volume, bytes: &[u8]) {
             out.table("fhdr.", bytes, HEADER);
             out.table("fhdr.", bytes, FREE);
             let bests = Free::from_bytes(bytes).map_or(&[][..], |f| f.bests);
-            out.list("fbests", 0, bests.iter().map(|b| best(u64::from(b.get()))).collect(), false);
+            out.list("fbests", 0, bests.iter().map(|b| best(u64::from(b.get()))).collect(), true);
         }
         _ if number(bytes, 8, 2) == Some(u64::from(NODE_MAGIC)) => {
             node(out, bytes, "nhdr.", "nbtree", |b| Link::Data(FileBlock(b)));
@@ -53,8 +53,9 @@ pub(super) fn block(out: &mut Lines, volume: &Volume, bytes: &[u8]) {
     }
 }
 
+/// Longest free piece of a data block; a full one is not shown.
 fn best(v: u64) -> Scalar {
-    if v == 0xffff { link(v, 2, Link::None) } else { hex(v) }
+    Scalar { null: v == 0, ..hex(v) }
 }
 
 /// A node of an index.
@@ -81,7 +82,7 @@ fn leaf(out: &mut Lines, bytes: &[u8]) {
     out.table("lhdr.", bytes, INFO);
     out.table("lhdr.", bytes, &[("count", 56, Show::Dec(2)), ("stale", 58, Show::Dec(2))]);
     if let Some(l) = dir::Leaf::from_bytes(bytes) {
-        out.list("lbests", 0, l.bests.iter().map(|b| best(u64::from(b.get()))).collect(), false);
+        out.list("lbests", 0, l.bests.iter().map(|b| hex(u64::from(b.get()))).collect(), false);
         leaf_entries(out, "lents", l.entries);
         if !l.bests.is_empty() {
             out.one("ltail.bestcount", dec(l.bests.len() as u64));
@@ -109,8 +110,8 @@ fn data(out: &mut Lines, volume: &Volume, bytes: &[u8], prefix: &str) {
             DataItem::Unused { offset, length } => {
                 out.table(&p, bytes, &[("freetag", offset, Show::Hex(2)), ("length", offset + 2, Show::Hex(2))]);
                 if ftype {
-                    // xfs_db shows a kind of file here too, from a byte that the removed entry left.
-                    out.table(&p, bytes, &[("filetype", unused_kind(bytes, offset), Show::Dec(1))]);
+                    // Observed: xfs_db shows a kind of file here too, and takes the first byte of the tag for it.
+                    out.table(&p, bytes, &[("filetype", (offset + length).saturating_sub(2), Show::Dec(1))]);
                 }
                 offset + length
             }
@@ -122,8 +123,4 @@ fn data(out: &mut Lines, volume: &Volume, bytes: &[u8], prefix: &str) {
         let tail = bytes.len().saturating_sub(8);
         out.table("btail.", bytes, &[("count", tail, Show::Dec(4)), ("stale", tail + 4, Show::Dec(4))]);
     }
-}
-
-fn unused_kind(bytes: &[u8], offset: usize) -> usize {
-    offset + 9 + number(bytes, offset + 8, 1).unwrap_or(0) as usize
 }

@@ -22,7 +22,8 @@ const OWNERS: &[Def] = &[
 ];
 const SIZES: &[Def] = &[("size", 56, Show::Dec(8)), ("nblocks", 64, Show::Dec(8)), ("extsize", 72, Show::Dec(4))];
 const SMALL_COUNTERS: &[Def] = &[("nextents", 76, Show::Dec(4)), ("naextents", 80, Show::Dec(2))];
-const LARGE_COUNTERS: &[Def] = &[("nextents", 24, Show::Dec(8)), ("naextents", 76, Show::Dec(4))];
+const LARGE_DATA_COUNTER: &[Def] = &[("nextents", 24, Show::Dec(8))];
+const LARGE_ATTR_COUNTER: &[Def] = &[("naextents", 76, Show::Dec(4))];
 const TAIL: &[Def] = &[
     ("forkoff", 82, Show::Dec(1)),
     ("aformat", 83, Show::Format),
@@ -97,11 +98,14 @@ pub(super) fn inode(out: &mut Lines, volume: &Volume, bytes: &[u8]) {
     out.table("core.", bytes, HEAD);
     out.table("core.", bytes, &[if core.is_metadata() { METATYPE } else { ONLINK }]);
     out.table("core.", bytes, OWNERS);
+    if core.nrext64() {
+        out.table("core.", bytes, LARGE_DATA_COUNTER);
+    }
     for (name, t) in [("atime", core.atime), ("mtime", core.mtime), ("ctime", core.ctime)] {
         time(out, &format!("core.{name}"), t, core.bigtime());
     }
     out.table("core.", bytes, SIZES);
-    out.table("core.", bytes, if core.nrext64() { LARGE_COUNTERS } else { SMALL_COUNTERS });
+    out.table("core.", bytes, if core.nrext64() { LARGE_ATTR_COUNTER } else { SMALL_COUNTERS });
     out.table("core.", bytes, TAIL);
     out.table("", bytes, &[("next_unlinked", 96, Show::AgIno)]);
     out.table("", bytes, V3_HEAD);

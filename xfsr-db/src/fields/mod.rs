@@ -4,6 +4,7 @@ mod ag;
 mod attr;
 mod btree;
 mod dir;
+mod dquot;
 mod inode;
 mod symlink;
 
@@ -16,7 +17,7 @@ pub(crate) fn lines(volume: &Volume, kind: Type, bytes: &[u8]) -> Option<Lines> 
     let mut out = Lines::default();
     match kind {
         Type::Sb => ag::superblock(&mut out, bytes),
-        Type::Agf => ag::agf(&mut out, bytes),
+        Type::Agf => ag::agf(&mut out, volume, bytes),
         Type::Agi => ag::agi(&mut out, bytes),
         Type::Agfl => ag::agfl(&mut out, bytes),
         Type::Inode => inode::inode(&mut out, volume, bytes),
@@ -27,7 +28,8 @@ pub(crate) fn lines(volume: &Volume, kind: Type, bytes: &[u8]) -> Option<Lines> 
             btree::short(&mut out, volume, kind, bytes);
         }
         Type::Bmapbta | Type::Bmapbtd => btree::long(&mut out, kind, bytes),
-        Type::Data | Type::Text => return None,
+        Type::Dqblk => dquot::slot(&mut out, kind.part(bytes)),
+        Type::Data | Type::Inodata | Type::Log | Type::Rtbitmap | Type::Rtsummary | Type::Text => return None,
     }
     Some(out)
 }

@@ -1,7 +1,7 @@
 //! Blocks of remote symbolic links.
 
-use crate::field::{Def, Lines, Show, chars};
-use libxfsr::format::symlink::payload;
+use crate::field::{Def, Lines, Show, chars, number};
+use libxfsr::format::symlink::MAGIC;
 
 const HEADER: &[Def] = &[
     ("magic", 0, Show::Hex(4)),
@@ -16,5 +16,10 @@ const HEADER: &[Def] = &[
 
 pub(super) fn block(out: &mut Lines, bytes: &[u8]) {
     out.table("", bytes, HEADER);
-    out.one("data", chars(payload(bytes).map_or(&[], |p| p.1)));
+    if number(bytes, 0, 4) == Some(u64::from(MAGIC)) {
+        // A target may go on in blocks behind the one that is shown.
+        let body = bytes.get(56..).unwrap_or(&[]);
+        let n = number(bytes, 8, 4).and_then(|n| usize::try_from(n).ok()).unwrap_or(0).min(body.len());
+        out.one("data", chars(body.get(..n).unwrap_or(body)));
+    }
 }

@@ -1,0 +1,67 @@
+//! Where a session writes: standard output and standard error, or what a test gives it.
+
+use std::cell::{Cell, RefCell};
+use std::fmt::Arguments;
+use std::io::{BufWriter, Write};
+
+/// Two writers. Writing never panics: who closes the pipe has seen enough.
+pub(crate) struct Out {
+    out: RefCell<Box<dyn Write>>,
+    err: RefCell<Box<dyn Write>>,
+    broken: Cell<bool>,
+}
+
+impl std::fmt::Debug for Out {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Out").field("broken", &self.broken).finish_non_exhaustive()
+    }
+}
+
+impl Out {
+    pub(crate) fn new(out: Box<dyn Write>, err: Box<dyn Write>) -> Self {
+        Self { out: RefCell::new(out), err: RefCell::new(err), broken: Cell::new(false) }
+    }
+
+    /// This process's own.
+    pub(crate) fn standard() -> Self {
+        Self::new(Box::new(BufWriter::with_capacity(1 << 16, std::io::stdout())), Box::new(std::io::stderr()))
+    }
+
+    fn note<T>(&self, r: std::io::Result<T>) {
+        if r.is_err() {
+            self.broken.set(true);
+        }
+    }
+
+    pub(crate) fn line(&self, text: Arguments<'_>) {
+        self.note(writeln!(self.out.borrow_mut(), "{text}"));
+    }
+    pub(crate) fn text(&self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+    pub(crate) fn bytes(&self, bytes: &[u8]) {
+        self.note(self.out.borrow_mut().write_all(bytes));
+    }
+    /// A line for standard error, behind what was written so far.
+    pub(crate) fn complain(&self, text: Arguments<'_>) {
+        self.flush();
+        let _ = writeln!(self.err.borrow_mut(), "xfsr-db: {text}");
+    }
+    pub(crate) fn flush(&self) {
+        self.note(self.out.borrow_mut().flush());
+    }
+    /// Whether standard output takes nothing any more.
+    pub(crate) fn broken(&self) -> bool {
+        self.broken.get()
+    }
+}
+
+/// A line on a session's standard output.
+macro_rules! say {
+    ($s:expr, $($t:tt)*) => { $s.out.line(format_args!($($t)*)) };
+}
+/// A line on a session's standard error.
+macro_rules! complain {
+    ($s:expr, $($t:tt)*) => { $s.out.complain(format_args!($($t)*)) };
+}
+pub(crate) use {complain, say};
