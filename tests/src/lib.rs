@@ -6,7 +6,10 @@
 
 pub mod corpus;
 pub mod damage;
+pub mod fuzz;
+pub mod memory;
 pub mod oracle;
+pub mod tree;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -277,5 +277,12 @@ pub(super) static RECIPES: &[Recipe] = &[
         guest: true,
         ..PLAIN
     },
+    // Small, for it is opened many thousand times.
+    Recipe {
+        name: "fuzz",
+        mkfs: &["-m", "rmapbt=1", "-d", "agcount=2"],
+        parts: &[Directories, Files, Attributes, Links, Reflink],
+        ..PLAIN
+    },
     Recipe { name: "ascii-ci", mkfs: &["-n", "version=ci"], parts: &[Cases, Files], guest: true, ..PLAIN },
 ];

@@ -1,0 +1,155 @@
+//! Whole images: open, check, look at the log, read everything, ask for space.
+
+use super::Input;
+use super::mutate::{Base, change, seal};
+use crate::corpus;
+use crate::memory::Memory;
+use libxfsr::cache::OnDamage;
+use libxfsr::check::check;
+use libxfsr::control::Control;
+use libxfsr::dir;
+use libxfsr::error::ForkKind;
+use libxfsr::inode::file::{self, Inode};
+use libxfsr::mkfs::write::{Targets, WriteOptions, write};
+use libxfsr::mkfs::{Devices, Options, plan};
+use libxfsr::spaceman::{Bins, Freesp, Image, SpaceBackend, collect};
+use libxfsr::target::Target;
+use libxfsr::units::Ino;
+use libxfsr::volume::Volume;
+use libxfsr::{attr, journal};
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+/// Edits of an image by one input, at most.
+const EDITS: usize = 32;
+/// Bytes of an edit: which piece, from which other piece, and what [`change`] takes.
+const EDIT: usize = 12;
+/// Inodes that are read at most.
+const INODES: usize = 4000;
+
+/// An empty filesystem that the library itself makes, for machines without kernel and xfsprogs.
+pub fn own() -> Memory {
+    let size = 300 << 20;
+    let mut options = Options::default();
+    options.metadata.uuid = Some(*b"xfsr-fuzz-volume");
+    options.metadata.rmapbt = Some(true);
+    let plan = plan(&options, &Devices::file(size)).expect("plain options");
+    let memory = Memory::new(size);
+    let when = WriteOptions { discard: false, now: std::time::UNIX_EPOCH };
+    write(&plan, &Targets { data: &memory, log: None, rt: None }, &when).expect("writing to memory");
+    memory
+}
+
+/// The images that inputs change: that of `XFSR_FUZZ_IMAGE`, else the corpus' smallest where it can be made, and an empty one.
+pub fn bases() -> &'static [Base] {
+    static BASES: OnceLock<Vec<Base>> = OnceLock::new();
+    BASES.get_or_init(|| {
+        let path = std::env::var_os("XFSR_FUZZ_IMAGE").map(Into::into);
+        let path = path.or_else(|| corpus::obtain("fuzz").map(|d| d.data));
+        let kernel = path.map(|p: std::path::PathBuf| load(&p));
+        kernel.into_iter().chain([Base::new(own()).expect("an image of our own")]).collect()
+    })
+}
+
+/// The metadata of an image file.
+///
+/// # Panics
+/// Where it is no image.
+pub fn load(path: &Path) -> Base {
+    Memory::load(path).and_then(Base::new).unwrap_or_else(|e| panic!("{}: {e:#}", path.display()))
+}
+
+/// A copy of a base with the edits that `bytes` describe, and what was edited.
+pub fn edited(base: &Base, bytes: &[u8]) -> (Memory, Vec<String>) {
+    let memory = base.memory.clone();
+    let mut done = Vec::new();
+    for edit in bytes.chunks_exact(EDIT).take(EDITS) {
+        let pick = |i: usize| base.pick(edit[i], edit[i + 1]);
+        let (Some(piece), Some(other)) = (pick(0), pick(2)) else { continue };
+        let mut bytes = vec![0; piece.length];
+        memory.read_at(&mut bytes, piece.offset).expect("inside");
+        let how = edit[4..].first_chunk().expect("eight bytes");
+        change(&mut bytes, how, &base.bytes(other));
+        seal(piece, &mut bytes);
+        memory.write_at(&bytes, piece.offset).expect("inside");
+        done.push(format!("{} at {}: {how:?} with {} at {}", piece.name, piece.offset, other.name, other.offset));
+    }
+    (memory, done)
+}
+
+/// The target: which base, then edits.
+pub(super) fn run(input: &Input<'_>) {
+    let all = bases();
+    let base = &all[usize::from(input.choice) % all.len()];
+    exercise(edited(base, input.bytes).0);
+}
+
+/// Does with an image all that the library can do with one.
+pub fn exercise(memory: Memory) {
+    let Ok(volume) = Volume::from_targets(Arc::new(memory), None, None, 8 << 20) else { return };
+    let _ = journal::log_state(&volume);
+    if let Ok(outcome) = check(&volume, &Control::none()) {
+        for f in &outcome.findings {
+            assert!(!f.to_string().is_empty() && !f.code().is_empty());
+        }
+    }
+    read_all(&volume);
+    space(volume);
+}
+
+fn read_all(volume: &Volume) {
+    let mut seen = BTreeSet::new();
+    let mut todo = vec![volume.geometry.root_ino];
+    while let Some(ino) = todo.pop() {
+        if !seen.insert(ino) || seen.len() > INODES {
+            continue;
+        }
+        for damage in [OnDamage::Fail, OnDamage::Keep] {
+            let Ok(inode) = Inode::read(volume, ino, damage) else { continue };
+            read(volume, &inode, damage, &mut todo);
+        }
+    }
+}
+
+fn read(volume: &Volume, inode: &Inode, damage: OnDamage, todo: &mut Vec<Ino>) {
+    for kind in [ForkKind::Data, ForkKind::Attr] {
+        let _ = inode.extents(volume, kind).map(|all| all.len());
+    }
+    let _ = attr::list(volume, inode);
+    let _ = file::symlink_target(volume, inode);
+    if inode.core.is_dir() {
+        let mut names = 0;
+        let _ = dir::for_each(volume, inode, damage, &mut |seen| {
+            if let Ok((_, e)) = seen {
+                todo.push(e.ino);
+                if names < 20 {
+                    let _ = dir::lookup(volume, inode, e.name);
+                }
+            }
+            names += 1;
+            if names < 20_000 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        return;
+    }
+    let mut piece = [0; 10_000];
+    for offset in [0, inode.size() / 2, inode.size().saturating_sub(100), u64::MAX - 50] {
+        let _ = file::read_at(volume, inode, offset, &mut piece);
+    }
+}
+
+fn space(volume: Volume) {
+    let image = Image::new(volume, "image".into());
+    let none = Control::none();
+    let _ = image.info().map(|i| i.render());
+    let _ = image.frag(&none).map(|f| f.factor() + f.average());
+    let what = Freesp { ags: Vec::new(), bins: Bins::Powers(2), each_extent: false };
+    let _ = collect(&image, &what, &none).map(|s| s.average());
+    let mut mappings = 0u64;
+    let _ = image.fsmap(None, &none, &mut |m| {
+        mappings += 1;
+        let _ = m.owner.name();
+        ControlFlow::Continue(())
+    });
+}

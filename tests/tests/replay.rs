@@ -1,0 +1,199 @@
+//! The fuzz targets on stable: seeds and found cases from `fuzz/`, then bounded deterministic mutation of what the kernel wrote.
+
+use rand::{Rng as _, RngCore as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use xfsr_tests::fuzz::mutate::{Base, change, seal};
+use xfsr_tests::fuzz::{self, HEAD, Input, TARGETS, image, kind_of};
+use xfsr_tests::{corpus, oracle};
+
+/// What one case may take on a busy machine.
+const CASE: Duration = Duration::from_secs(30);
+/// Address space of this process. An allocation by a number from a disk is larger.
+const SPACE: u64 = 12 << 30;
+
+fn seconds(default: u64) -> Duration {
+    Duration::from_secs(std::env::var("XFSR_FUZZ_SECONDS").ok().and_then(|v| v.parse().ok()).unwrap_or(default))
+}
+
+fn bound_memory() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let limit = Rlimit { current: Some(SPACE), maximum: None };
+    setrlimit(Resource::As, limit).expect("a lower limit is always allowed");
+}
+
+/// Runs a case in a thread and fails where it panics or does not end.
+fn bounded<T: Send + 'static>(what: &str, case: impl FnOnce() -> T + Send + 'static) -> T {
+    let (tell, told) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let result = case();
+        // The other end waits, unless it has given up.
+        let _ = tell.send(());
+        result
+    });
+    match told.recv_timeout(CASE) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("{what}: not done after {CASE:?}"),
+        _ => thread.join().unwrap_or_else(|_| panic!("{what}: panicked")),
+    }
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let Ok(list) = std::fs::read_dir(directory) else { return Vec::new() };
+    let mut all: Vec<PathBuf> = list.flatten().map(|e| e.path()).filter(|p| p.is_file()).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn seeds_and_found_cases_pass() {
+    bound_memory();
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+    for target in TARGETS {
+        let mut n = 0;
+        for file in ["seeds", "found"].iter().flat_map(|d| files(&fuzz.join(d).join(target.name))) {
+            let data = std::fs::read(&file).expect("a file of the list");
+            bounded(&format!("{}: {}", target.name, file.display()), move || target.run(&data));
+            n += 1;
+        }
+        // A target without a seed is not replayed at all.
+        assert!(n > 0, "{}: no seed in {}", target.name, fuzz.display());
+    }
+}
+
+/// A seeded stream of edits, the same in each run.
+fn edit(rng: &mut ChaCha8Rng) -> [u8; 8] {
+    let mut edit = [0; 8];
+    rng.fill_bytes(&mut edit);
+    edit
+}
+
+/// The target that a piece of an image is a seed of.
+fn target_of(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "sb" => "superblock",
+        "agf" | "agi" | "agfl" => "ag_headers",
+        "inode" => "inode",
+        "log" => "log_record",
+        "symlink" => "symlink",
+        "attrleaf" | "attrremote" => "attribute_block",
+        "bnobt" | "cntbt" | "inobt" | "finobt" | "rmapbt" | "refcountbt" | "bmbt" => "btree_block",
+        _ => "directory_block",
+    })
+}
+
+/// Each kind of block of an image, a few of each, mutated and given to its target.
+fn mutate_blocks(base: &Base, rng: &mut ChaCha8Rng, until: Instant) -> BTreeMap<&'static str, u64> {
+    let mut kinds: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+    for piece in &base.pieces {
+        kinds.entry(piece.name).or_default().push(*piece);
+    }
+    let mut tried = BTreeMap::new();
+    while Instant::now() < until {
+        for (name, pieces) in &kinds {
+            let mut pick = || pieces[rng.random_range(0..pieces.len())];
+            let (piece, other) = (pick(), pick());
+            let (mut bytes, other) = (base.bytes(&piece), base.bytes(&other));
+            let edits: Vec<[u8; 8]> = (0..rng.random_range(1..5)).map(|_| edit(rng)).collect();
+            edits.iter().for_each(|e| change(&mut bytes, e, &other));
+            seal(&piece, &mut bytes);
+            let target = fuzz::target(target_of(name).expect("every piece has one"));
+            let daddr = libxfsr::units::Daddr(piece.offset / 512);
+            let input = Input { geometry: base.geometry, choice: 0, daddr, bytes: &bytes };
+            let case = std::panic::AssertUnwindSafe(|| {
+                (target.body)(&input);
+                if let Some(stamp) = kind_of(&bytes) {
+                    let _ = fuzz::examine(stamp, &mut bytes.clone(), &input.at());
+                }
+                if *name == "inode" {
+                    (fuzz::target("attribute_short").body)(&input);
+                    (fuzz::target("directory_short").body)(&input);
+                }
+                if *name == "log" {
+                    (fuzz::target("log_item").body)(&input);
+                }
+            });
+            if let Err(e) = std::panic::catch_unwind(case) {
+                panic!("{} of {name} at {}: {edits:?}: {e:?}", target.name, piece.offset);
+            }
+            *tried.entry(target.name).or_default() += 1;
+        }
+    }
+    tried
+}
+
+#[test]
+fn mutated_blocks_of_the_kernel_do_no_harm() {
+    if oracle::require(oracle::MOUNT).is_none() {
+        return;
+    }
+    bound_memory();
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let names = ["default", "rmap-1k", "parent", "b64k", "b2k-i1k-n64k", "dirty"];
+    let share = seconds(6) / names.len() as u32;
+    let mut tried: BTreeMap<&str, u64> = BTreeMap::new();
+    for name in names {
+        let base = image::load(&corpus::image(name));
+        assert!(base.pieces.len() > 100, "{name}: {} pieces", base.pieces.len());
+        for (target, n) in mutate_blocks(&base, &mut rng, Instant::now() + share) {
+            *tried.entry(target).or_default() += n;
+        }
+    }
+    println!("{tried:?}");
+    for target in ["superblock", "ag_headers", "btree_block", "inode", "directory_block", "attribute_block", "symlink"]
+    {
+        assert!(tried.get(target).is_some_and(|n| *n > 50), "{target} was tried too seldom: {tried:?}");
+    }
+}
+
+#[test]
+fn mutated_images_do_no_harm() {
+    bound_memory();
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let until = Instant::now() + seconds(14);
+    let (mut n, mut slowest) = (0u64, (Duration::ZERO, String::new()));
+    let bases = image::bases();
+    while Instant::now() < until {
+        for base in bases {
+            // Each edit: two pieces, then eight bytes. One edit finds most; a few together find what needs two lies.
+            let mut edits = vec![0; 12 * rng.random_range(1..6)];
+            rng.fill_bytes(&mut edits);
+            let (memory, done) = image::edited(base, &edits);
+            let started = Instant::now();
+            bounded(&format!("{done:#?}"), move || image::exercise(memory));
+            slowest = slowest.max((started.elapsed(), done.join("; ")));
+            n += 1;
+        }
+    }
+    println!("{n} images; the slowest took {:?}: {}", slowest.0, slowest.1);
+    assert!(n >= 2 * bases.len() as u64, "only {n} images");
+}
+
+/// Writes seeds cut from the corpus to a directory, for fuzzing for real: `XFSR_FUZZ_SEEDS=DIR cargo test -p xfsr-tests --test replay
+/// cut_seeds`.
+#[test]
+fn cut_seeds() {
+    let Some(to) = std::env::var_os("XFSR_FUZZ_SEEDS").map(PathBuf::from) else { return };
+    for name in ["fuzz", "rmap-1k", "parent", "dirty"] {
+        let base = image::load(&corpus::image(name));
+        let mut taken: BTreeMap<&str, usize> = BTreeMap::new();
+        for piece in &base.pieces {
+            let n = taken.entry(piece.name).or_default();
+            *n += 1;
+            if *n % 17 != 1 || *n > 170 {
+                continue;
+            }
+            let directory = to.join(target_of(piece.name).expect("every piece has one"));
+            std::fs::create_dir_all(&directory).expect("a place for seeds");
+            // The geometry with the block size of the image.
+            let same = fuzz::geometries().iter().position(|g| g.block_size == base.geometry.block_size);
+            let mut seed = vec![same.unwrap_or(0) as u8, 0];
+            seed.extend(((piece.offset / 512) as u32).to_be_bytes());
+            assert_eq!(seed.len(), HEAD);
+            seed.extend(base.bytes(piece));
+            std::fs::write(directory.join(format!("{name}-{}-{}", piece.name, piece.offset)), seed).expect("a seed");
+        }
+    }
+}
