@@ -37,12 +37,14 @@ pub struct Control<'a> {
     pub stop: &'a (dyn Fn() -> bool + Sync),
     /// Told how far the work is, from any thread and often: it must be quick.
     pub progress: Option<&'a (dyn Fn(&Progress) + Sync)>,
+    /// Told when a part of the work begins, and with it the part before ends: for those who want to know where time goes.
+    pub phase: Option<&'a (dyn Fn(&'static str) + Sync)>,
 }
 
 impl Control<'static> {
     /// Never stops, tells nobody.
     pub const fn none() -> Self {
-        Self { deadline: None, stop: &go_on, progress: None }
+        Self { deadline: None, stop: &go_on, progress: None, phase: None }
     }
 }
 
@@ -56,6 +58,13 @@ impl Control<'_> {
             return Err(Error::Stopped);
         }
         Ok(())
+    }
+
+    /// Tells that a part of the work begins.
+    pub fn begin(&self, phase: &'static str) {
+        if let Some(tell) = self.phase {
+            tell(phase);
+        }
     }
 
     /// Tells how far the work is.

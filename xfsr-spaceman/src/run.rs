@@ -66,7 +66,7 @@ pub(crate) fn main() -> u8 {
     for command in &commands {
         let reporter = Reporter::new(common.progress);
         let tell = |p: &libxfsr::control::Progress| reporter.tell(p);
-        let control = Control { deadline: None, stop: &cli::interrupted, progress: Some(&tell) };
+        let control = Control { deadline: None, stop: &cli::interrupted, progress: Some(&tell), phase: None };
         if let Err(e) = run(command, source.backend(), common.json, &control, &reporter) {
             reporter.clear();
             return cli::fail(PROGRAM, &e);

@@ -130,6 +130,7 @@ impl Findings {
 pub fn check(volume: &Volume, control: &Control<'_>) -> Result<Outcome> {
     let found = Findings::default();
     let mut outcome = Outcome::default();
+    control.begin("superblocks and log");
     superblock::check(volume, &found);
     match log_state(volume) {
         Ok(LogState::Dirty { .. }) => {
@@ -177,6 +178,7 @@ fn unsupported(volume: &Volume, found: &Findings) {
 
 fn everything(volume: &Volume, control: &Control<'_>, found: &Findings) -> Result<Counts> {
     let g = &volume.geometry;
+    control.begin("AG btrees");
     let ags_done = AtomicU64::new(0);
     let ags: Vec<ag::AgState> = g
         .ags()
@@ -193,16 +195,20 @@ fn everything(volume: &Volume, control: &Control<'_>, found: &Findings) -> Resul
             Ok(state)
         })
         .collect::<Result<_>>()?;
+    control.begin("inodes");
     let owners = owners::Owners::new(ags.iter().map(|a| a.observed.lock().split_off(0)));
     let table = inodes::Table::new(g, &ags);
     let mut counts = Counts { ags: u64::from(g.ag_count), ..Counts::default() };
     let scan = inodes::Scan { volume, found, owners: &owners, table: &table, control };
     scan.run(&ags)?;
+    control.begin("directories");
     links::unlinked(volume, &table, &ags, found);
     let dirs = directory::Pass { volume, found, table: &table, control };
     counts.entries = dirs.run()?;
+    control.begin("links");
     links::check(volume, &table, found);
     control.check()?;
+    control.begin("owners of blocks");
     owners.check(volume, &ags, found);
     realtime::check(volume, owners.take_realtime(), found);
     counters::check(volume, &ags, found);

@@ -19,7 +19,7 @@ pub fn check_and_print(program: &str, devices: &Devices, common: &Common) -> Res
     }
     let reporter = Reporter::new(common.progress);
     let tell = |p: &crate::control::Progress| reporter.tell(p);
-    let control = Control { deadline: None, stop: &interrupted, progress: Some(&tell) };
+    let control = Control { deadline: None, stop: &interrupted, progress: Some(&tell), phase: None };
     let outcome = check::check(&volume, &control);
     reporter.clear();
     let outcome = outcome?;

@@ -1,0 +1,79 @@
+//! Runs the benchmarks: `cargo run --release -p xfsr-benches -- [CASE...]`.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use xfsr_benches::cases::{self, Case, Settings};
+use xfsr_benches::{images, phases};
+use xfsr_tests::oracle;
+
+/// Times our release programs and the stock ones in turn, on images that the kernel filled.
+///
+/// Needs root, loop devices, a kernel with XFS, and xfsprogs. Images and results.json are kept in XFSR_BENCH_DIR (else
+/// target/xfsr-bench). Exit status: 0 all that is demanded holds, 1 something does not, 2 it could not be measured.
+#[derive(Parser)]
+#[command(name = "xfsr-benches", args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Internal>,
+    /// Cases; all without any.
+    cases: Vec<Case>,
+    /// Runs of each program that count.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Growth up to 5,000,000 inodes: builds an image of about 10 GB, which takes long.
+    #[arg(long)]
+    soak: bool,
+    /// Keep that image.
+    #[arg(long)]
+    keep: bool,
+    /// Print JSON instead of tables.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Internal {
+    /// Check an image in this process and print what each phase took
+    #[command(hide = true)]
+    Phases { image: PathBuf },
+}
+
+fn run(a: &Arguments) -> Result<bool> {
+    if let Some(Internal::Phases { image }) = &a.command {
+        println!("{}", serde_json::to_string(&phases::here(image)?)?);
+        return Ok(true);
+    }
+    if oracle::require(oracle::MOUNT).is_none() {
+        anyhow::bail!("nothing was measured");
+    }
+    let settings = Settings { rounds: a.rounds, soak: a.soak, keep: a.keep, programs: cases::programs()? };
+    let chosen = if a.cases.is_empty() { Case::value_variants() } else { &a.cases };
+    let mut results = Vec::new();
+    for case in chosen {
+        let result = case.run(&settings)?;
+        if !a.json {
+            println!("{result}");
+        }
+        results.push(result);
+    }
+    let json = serde_json::to_string_pretty(&results)?;
+    std::fs::create_dir_all(images::directory())?;
+    std::fs::write(images::directory().join("results.json"), &json)?;
+    if a.json {
+        println!("{json}");
+    }
+    Ok(results.iter().all(|r| r.pass()))
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(e) => {
+            eprintln!("xfsr-benches: {e:#}");
+            ExitCode::from(2)
+        }
+    }
+}
