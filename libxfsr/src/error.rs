@@ -15,7 +15,7 @@ pub type Verdict = std::result::Result<(), Box<Corruption>>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused an I/O.
-    #[error("{op} of {len} bytes at byte {offset} of {target} failed: {source}")]
+    #[error("{op} of {len} bytes at byte {offset} of {target} failed: {cause}")]
     Io {
         /// `read`, `write`, `flush`, ...
         op: &'static str,
@@ -25,20 +25,30 @@ pub enum Error {
         offset: u64,
         /// Bytes asked for.
         len: u64,
-        /// The cause.
-        source: std::io::Error,
+        /// The cause; the message names it, so it is no `source()` to be printed again.
+        cause: std::io::Error,
     },
     /// Opening or inspecting a path failed.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     Open {
         /// The path.
         path: String,
-        /// The cause.
-        source: std::io::Error,
+        /// The cause; the message names it, so it is no `source()` to be printed again.
+        cause: std::io::Error,
     },
     /// Metadata breaks a rule of the format.
     #[error(transparent)]
     Corrupt(#[from] Box<Corruption>),
+    /// The target has no superblock, first or copy, that could be used.
+    #[error(
+        "{target} holds no XFS filesystem that can be opened: {primary}; no usable copy of the superblock was found either"
+    )]
+    NoFilesystem {
+        /// The target's name.
+        target: String,
+        /// What is wrong with the primary superblock.
+        primary: Box<Corruption>,
+    },
     /// The filesystem or the system lacks what is needed.
     #[error("{0}")]
     Unsupported(Cow<'static, str>),
@@ -72,7 +82,7 @@ impl Error {
     }
     /// An [`Error::Open`] for `path`.
     pub fn open(path: impl AsRef<std::path::Path>, source: impl Into<std::io::Error>) -> Self {
-        Self::Open { path: path.as_ref().display().to_string(), source: source.into() }
+        Self::Open { path: path.as_ref().display().to_string(), cause: source.into() }
     }
 }
 

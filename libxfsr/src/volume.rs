@@ -50,6 +50,9 @@ pub struct Volume {
     mounted: Option<PathBuf>,
 }
 
+/// Fewer bytes hold no superblock and no AG headers.
+const MIN_LENGTH: u64 = 64 << 10;
+
 /// Default cache size in bytes.
 pub const DEFAULT_CACHE: usize = 32 << 20;
 
@@ -111,10 +114,17 @@ impl Volume {
         rt: Option<Arc<dyn Target>>,
         budget: usize,
     ) -> Result<Self> {
+        if data.len() < MIN_LENGTH {
+            let why = format!("{} has {} bytes: too few for a filesystem", data.name(), data.len());
+            return Err(Error::Invalid(why.into()));
+        }
         let (superblock_from, superblock, geometry) = match read_superblock(&*data, 0) {
             Ok((sb, g)) => (AgNumber(0), sb, g),
             Err(e @ Error::Unsupported(_)) => return Err(e),
-            Err(primary) => Self::find_secondary(&*data).ok_or(primary)?,
+            Err(primary) => Self::find_secondary(&*data).ok_or_else(|| match primary {
+                Error::Corrupt(primary) => Error::NoFilesystem { target: data.name().into(), primary },
+                other => other,
+            })?,
         };
         let cache = Arc::new(BufCache::new(budget));
         let data_id = cache.attach(data.clone(), Arc::new(NoLog));

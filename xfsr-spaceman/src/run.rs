@@ -122,7 +122,7 @@ fn wanted(options: &Freesp) -> spaceman::Freesp {
 }
 
 fn written(e: std::io::Error) -> Error {
-    Error::Open { path: "standard output".to_owned(), source: e }
+    Error::Open { path: "standard output".to_owned(), cause: e }
 }
 
 /// Prints mappings while they come: there may be more than fit in memory.

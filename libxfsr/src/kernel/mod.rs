@@ -55,7 +55,7 @@ fn refused(call: &'static str, since: &'static str, path: &Path, e: Errno) -> Er
             "{path}: {call} failed with an I/O error: the filesystem is shut down or its metadata damaged; \
              unmount it and run xfsr-repair -n"
         )),
-        _ => Error::Open { path: format!("{path}: {call}"), source: e.into() },
+        _ => Error::Open { path: format!("{path}: {call}"), cause: e.into() },
     }
 }
 

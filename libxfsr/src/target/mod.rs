@@ -75,7 +75,7 @@ pub(crate) fn io_error(
     len: u64,
     source: impl Into<std::io::Error>,
 ) -> Error {
-    Error::Io { op, target: target.to_owned(), offset, len, source: source.into() }
+    Error::Io { op, target: target.to_owned(), offset, len, cause: source.into() }
 }
 
 /// Refuses a range that does not lie inside a target of `size` bytes.
