@@ -83,7 +83,7 @@ impl Memory {
             return Ok(());
         }
         let source = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-        Err(libxfsr::Error::Io { op, target: "memory".into(), offset, len: len as u64, source })
+        Err(libxfsr::Error::Io { op, target: "memory".into(), offset, len: len as u64, cause: source })
     }
 }
 

@@ -217,7 +217,15 @@ impl Target for FileTarget {
         &self.name
     }
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.file.read_exact_at(buf, offset).map_err(|e| io_error("read", &self.name, offset, buf.len() as u64, e))
+        self.file.read_exact_at(buf, offset).map_err(|e| {
+            let e = match e.kind() {
+                std::io::ErrorKind::UnexpectedEof => {
+                    std::io::Error::new(e.kind(), format!("it ends at byte {}", self.len))
+                }
+                _ => e,
+            };
+            io_error("read", &self.name, offset, buf.len() as u64, e)
+        })
     }
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         self.writable("write", offset, buf.len() as u64)?;
