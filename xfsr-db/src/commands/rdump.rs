@@ -27,14 +27,18 @@ fn beneath(dir: BorrowedFd<'_>, name: &[u8], flags: OFlags, mode: Mode) -> rusti
     rustix::fs::openat2(dir, name, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, mode, resolve)
 }
 
-struct Dump<'v> {
-    volume: &'v Volume,
+struct Dump<'s> {
+    session: &'s Session,
+    volume: &'s Volume,
     destination: OwnedFd,
     /// Where an inode with several names was written first.
     written: HashMap<Ino, Vec<u8>>,
-    open: HashSet<Ino>,
-    failed: Vec<String>,
-    warned: Vec<String>,
+    /// Directories that were written: each has one name, or the image is damaged or hostile.
+    entered: HashSet<Ino>,
+    /// Things that could not be restored.
+    failed: u64,
+    /// Stop at the first of them.
+    strict: bool,
 }
 
 /// `rdump [-s] [path...] directory`.
@@ -57,35 +61,40 @@ pub(crate) fn command(s: &mut Session, a: &[String]) -> Outcome {
         sources.push((s.current_inode()?.ino, Vec::new()));
     }
     let mut dump = Dump {
+        session: s,
         volume: &s.volume,
         destination,
         written: HashMap::new(),
-        open: HashSet::new(),
-        failed: Vec::new(),
-        warned: Vec::new(),
+        entered: HashSet::new(),
+        failed: 0,
+        strict,
     };
     for (ino, name) in sources {
+        if dump.stopped() {
+            break;
+        }
+        dump.entered.clear();
         let inode = load(s, ino)?;
         let root = dump.destination.try_clone().map_err(|e| e.to_string())?;
         if inode.core.is_dir() && (name.is_empty() || ino == s.volume.geometry.root_ino) {
+            if let Some(d) = &inode.damage {
+                dump.fail(b".", d);
+            }
             // The directory's own contents go into the destination, which takes its attributes.
             dump.children(&inode, root.as_fd(), b"", 0);
-            dump.attributes(&inode, &root, b".");
+            if !dump.stopped() {
+                dump.attributes(&inode, &root, b".");
+            }
         } else {
             let name = if name.is_empty() { ino.to_string().into_bytes() } else { name };
             dump.entry(ino, root.as_fd(), b"", &name, 0);
         }
     }
-    for w in &dump.warned {
-        complain!(s, "warning: {w}");
+    match dump.failed {
+        0 => Ok(()),
+        n if strict => Err(format!("rdump: stopped at the first of the failures ({n} told)")),
+        n => Err(format!("rdump: {n} things could not be restored")),
     }
-    if strict {
-        dump.failed.append(&mut dump.warned);
-    }
-    if dump.failed.is_empty() {
-        return Ok(());
-    }
-    Err(format!("rdump: {} errors:\n  {}", dump.failed.len(), dump.failed.join("\n  ")))
 }
 
 fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
@@ -93,11 +102,14 @@ fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 impl Dump<'_> {
+    /// Tells what could not be restored.
     fn fail(&mut self, path: &[u8], what: impl std::fmt::Display) {
-        self.failed.push(format!("{}: {what}", escape(path)));
+        self.failed += 1;
+        complain!(self.session, "rdump: {}: {what}", escape(path));
     }
-    fn warn(&mut self, path: &[u8], what: impl std::fmt::Display) {
-        self.warned.push(format!("{}: {what}", escape(path)));
+
+    fn stopped(&self) -> bool {
+        self.strict && self.failed > 0
     }
 
     fn children(&mut self, dir: &Inode, to: BorrowedFd<'_>, path: &[u8], depth: usize) {
@@ -105,8 +117,8 @@ impl Dump<'_> {
             return self
                 .fail(path, format_args!("more than {MAX_DEPTH} directories inside each other; dump it by its path"));
         }
-        if !self.open.insert(dir.ino) {
-            return self.fail(path, format_args!("directory {} lies inside itself", dir.ino));
+        if !self.entered.insert(dir.ino) {
+            return self.fail(path, format_args!("directory {} was written before: it has two names", dir.ino));
         }
         let mut names = Vec::new();
         let mut damage = Vec::new();
@@ -121,14 +133,23 @@ impl Dump<'_> {
         for d in damage {
             self.fail(path, d);
         }
+        let mut used = HashSet::new();
         // The first two entries are the directory itself and the one above, wherever they claim to lead.
         for (i, (ino, name)) in names.into_iter().enumerate() {
+            if self.stopped() {
+                break;
+            }
             match name.as_slice() {
                 b"." | b".." if i < 2 => {}
+                _ if !used.insert(name.clone()) => {
+                    self.fail(
+                        &join(path, &name),
+                        format_args!("refused: the directory has this name twice; inode {ino}"),
+                    );
+                }
                 _ => self.entry(ino, to, path, &name, depth),
             }
         }
-        self.open.remove(&dir.ino);
     }
 
     fn entry(&mut self, ino: Ino, to: BorrowedFd<'_>, path: &[u8], name: &[u8], depth: usize) {
@@ -158,13 +179,12 @@ impl Dump<'_> {
     ) -> Result<(), String> {
         let text = |e: rustix::io::Errno| e.to_string();
         let kind = inode.core.kind().ok_or_else(|| format!("inode {} is free or has no kind of file", inode.ino))?;
-        if kind != FileKind::Directory && inode.core.nlink.get() > 1 {
-            if let Some(first) = self.written.get(&inode.ino)
-                && self.link(first, to, name).is_ok()
-            {
-                return Ok(());
-            }
-            self.written.insert(inode.ino, full.to_vec());
+        let several = kind != FileKind::Directory && inode.core.nlink.get() > 1;
+        if several
+            && let Some(first) = self.written.get(&inode.ino)
+            && self.link(first, to, name).is_ok()
+        {
+            return Ok(());
         }
         let private = Mode::RUSR | Mode::WUSR;
         match kind {
@@ -199,6 +219,12 @@ impl Dump<'_> {
                 };
                 rustix::fs::mknodat(to, name, file_type, private, device).map_err(text)?;
             }
+        }
+        if several {
+            self.written.insert(inode.ino, full.to_vec());
+        }
+        if self.stopped() {
+            return Ok(());
         }
         let made = beneath(to, name, OFlags::PATH, Mode::empty()).map_err(text)?;
         self.attributes(inode, &made, full);
@@ -258,13 +284,13 @@ impl Dump<'_> {
         let symlink = c.is_symlink();
         let (uid, gid) = (Uid::from_raw(c.uid.get()), Gid::from_raw(c.gid.get()));
         if let Err(e) = rustix::fs::chownat(made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH) {
-            self.warn(full, format_args!("owner {}:{}: {e}", c.uid, c.gid));
+            self.fail(full, format_args!("owner {}:{}: {e}", c.uid, c.gid));
         }
         if !symlink
             && let Err(e) =
                 rustix::fs::chmodat(CWD, own.as_str(), Mode::from_raw_mode(u32::from(c.mode.get() & 0o7777)), follow)
         {
-            self.warn(full, format_args!("mode: {e}"));
+            self.fail(full, format_args!("mode: {e}"));
         }
         let mut attrs = Vec::new();
         let mut damage = Vec::new();
@@ -291,7 +317,7 @@ impl Dump<'_> {
                 continue;
             };
             if let Err(e) = rustix::fs::setxattr(own.as_str(), name.as_slice(), &value, XattrFlags::empty()) {
-                self.warn(full, format_args!("attribute {}: {e}", escape(&name)));
+                self.fail(full, format_args!("attribute {}: {e}", escape(&name)));
             }
         }
         let time = |t: libxfsr::format::inode::Timestamp| {
@@ -305,7 +331,7 @@ impl Dump<'_> {
             rustix::fs::utimensat(CWD, own.as_str(), &times, follow)
         };
         if let Err(e) = set {
-            self.warn(full, format_args!("times: {e}"));
+            self.fail(full, format_args!("times: {e}"));
         }
     }
 }

@@ -16,7 +16,7 @@ pub(crate) fn print(s: &mut Session, a: &[String]) -> Outcome {
         }
         match here.kind {
             // Its records are shown by what reads the whole log.
-            Type::Log => return Err("no print function for type log".into()),
+            Type::Log | Type::Inodata => return Err(format!("no print function for type {}", here.kind.name())),
             kind => dump(&mut out, &here.bytes, matches!(kind, Type::Text | Type::Rtbitmap | Type::Rtsummary)),
         }
         s.out.text(&out);
@@ -49,7 +49,8 @@ fn dump(out: &mut String, bytes: &[u8], characters: bool) {
         }
         if characters {
             out.push_str("  ");
-            out.extend(row.iter().map(|b| if (0x20..0x7f).contains(b) { char::from(*b) } else { '.' }));
+            // Observed: xfs_db 6.1 shows letters and digits only.
+            out.extend(row.iter().map(|b| if b.is_ascii_alphanumeric() { char::from(*b) } else { '.' }));
         }
         out.push('\n');
     }
