@@ -149,6 +149,8 @@ pub enum Rule {
     Truncated,
     /// Nothing leads to it.
     Unreachable,
+    /// Something that must be unique occurs twice.
+    Duplicate,
 }
 
 impl Rule {
@@ -177,6 +179,7 @@ impl Rule {
             Self::Count => "count",
             Self::Truncated => "truncated",
             Self::Unreachable => "unreachable",
+            Self::Duplicate => "duplicate",
         }
     }
 }
@@ -212,9 +215,14 @@ pub struct Location {
     /// Logical block in that fork.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<FileBlock>,
-    /// A path to the inode, where one is known. Raw bytes from disk: escape before printing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
+    /// A path to the inode, where one is known. Raw bytes from disk: [`crate::text::escape`] before printing, as this type's
+    /// display and its JSON do.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "escaped")]
+    pub path: Option<Vec<u8>>,
+}
+
+fn escaped<S: serde::Serializer>(path: &Option<Vec<u8>>, s: S) -> std::result::Result<S::Ok, S::Error> {
+    s.serialize_some(&path.as_deref().map(crate::text::escape))
 }
 
 impl fmt::Display for Location {
@@ -236,7 +244,7 @@ impl fmt::Display for Location {
         }
         part(f, "file block", self.offset.map(|v| v.0))?;
         if let Some(p) = &self.path {
-            write!(f, "{sep}{}", crate::text::escape(p.as_bytes()))?;
+            write!(f, "{sep}{}", crate::text::escape(p))?;
         }
         Ok(())
     }

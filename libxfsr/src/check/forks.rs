@@ -73,15 +73,23 @@ impl Fork<'_> {
     }
 }
 
-/// Checks both extent maps and the counts that the core has of them.
-pub(super) fn check(volume: &Volume, found: &Findings, ino: Ino, inode: &[u8], core: &Dinode, batch: &mut Batch) {
-    let mut blocks = 0;
+/// Checks both extent maps and the counts that the core has of them; returns how many blocks of the realtime device are mapped.
+pub(super) fn check(
+    volume: &Volume,
+    found: &Findings,
+    ino: Ino,
+    inode: &[u8],
+    core: &Dinode,
+    batch: &mut Batch,
+) -> u64 {
+    let (mut blocks, mut realtime) = (0, 0);
     let mut complete = true;
     for kind in [ForkKind::Data, ForkKind::Attr] {
         if kind == ForkKind::Attr && !core.has_attr_fork() {
             continue;
         }
         let mut fork = Fork { volume, found, ino, kind, core, end: 0, blocks: 0, count: 0 };
+        let mut tree = 0;
         match core.format(kind) {
             Some(Format::Extents) => {
                 for e in extents_in_fork(fork_bytes(inode, kind), core.extents(kind)) {
@@ -103,7 +111,8 @@ pub(super) fn check(volume: &Volume, found: &Findings, ino: Ino, inode: &[u8], c
                     &mut |r| fork.extent(&r.extent(), batch),
                     &mut |c| found.add(c),
                 );
-                fork.blocks += own.len() as u64;
+                tree = own.len() as u64;
+                fork.blocks += tree;
                 batch.blocks.append(&mut own);
                 complete &= report.is_ok_and(|r| !r.incomplete);
             }
@@ -115,9 +124,13 @@ pub(super) fn check(volume: &Volume, found: &Findings, ino: Ino, inode: &[u8], c
             found.add(c.found(core.extents(kind)).expected(fork.count));
         }
         blocks += fork.blocks;
+        if kind == ForkKind::Data && core.is_realtime() {
+            realtime = fork.blocks - tree;
+        }
     }
     if complete && blocks != core.nblocks.get() {
         let c = Corruption::new("inode", "nblocks", Rule::Count).in_inode(ino);
         found.add(c.found(core.nblocks).expected(blocks));
     }
+    realtime
 }

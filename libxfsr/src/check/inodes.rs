@@ -2,7 +2,8 @@
 
 use super::ag::AgState;
 use super::owners::{Batch, Owners};
-use super::{Counts, Findings, forks, values};
+use super::parents::Pointers;
+use super::{Counts, Findings, forks, quota, values};
 use crate::control::Control;
 use crate::error::{Corruption, Result, Rule};
 use crate::format::Context;
@@ -19,8 +20,19 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 const FREE: u8 = 0xff;
 /// Allocated, but its core cannot be trusted.
 const BROKEN: u8 = 0xfe;
-/// Flag: on an unlinked list.
-const ORPHAN: u8 = 0x40;
+
+/// What is known of an inode beside its kind; bits of its state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Flag {
+    /// Its core has the reflink flag.
+    Reflink = 0x10,
+    /// Not all of its entries or attributes could be read.
+    Partial = 0x20,
+    /// On an unlinked list.
+    Orphan = 0x40,
+}
+const FLAGS: u8 = Flag::Reflink as u8 | Flag::Partial as u8 | Flag::Orphan as u8;
 
 struct Chunks {
     starts: Vec<u32>,
@@ -34,6 +46,9 @@ pub(super) struct Table<'a> {
     kind: Vec<AtomicU8>,
     nlink: Vec<AtomicU32>,
     links: Vec<AtomicU32>,
+    /// Slot of a directory that has an entry for it: the lowest, so that it does not depend on who came first.
+    above: Vec<AtomicU32>,
+    pub(super) pointers: Pointers,
 }
 
 impl<'a> Table<'a> {
@@ -54,6 +69,8 @@ impl<'a> Table<'a> {
             kind: (0..base).map(|_| AtomicU8::new(FREE)).collect(),
             nlink: (0..base).map(|_| AtomicU32::new(0)).collect(),
             links: (0..base).map(|_| AtomicU32::new(0)).collect(),
+            above: (0..base).map(|_| AtomicU32::new(u32::MAX)).collect(),
+            pointers: Pointers::new(if geometry.features.parent() { base } else { 0 }),
         }
     }
 
@@ -77,16 +94,17 @@ impl<'a> Table<'a> {
     pub(super) fn kind(&self, slot: usize) -> Option<FileType> {
         match self.state(slot) {
             FREE | BROKEN => None,
-            k => FileType::from_u8(k & !ORPHAN),
+            k => FileType::from_u8(k & !FLAGS),
         }
     }
-    pub(super) fn is_orphan(&self, slot: usize) -> bool {
+    /// Whether the flag is set; never of an inode that is free or broken.
+    pub(super) fn is(&self, slot: usize, flag: Flag) -> bool {
         let s = self.state(slot);
-        s < BROKEN && s & ORPHAN != 0
+        s < BROKEN && s & flag as u8 != 0
     }
-    pub(super) fn set_orphan(&self, slot: usize) {
+    pub(super) fn set(&self, slot: usize, flag: Flag) {
         if let Some(k) = self.kind.get(slot).filter(|k| k.load(Ordering::Relaxed) < BROKEN) {
-            k.fetch_or(ORPHAN, Ordering::Relaxed);
+            k.fetch_or(flag as u8, Ordering::Relaxed);
         }
     }
     /// Link count that the inode carries.
@@ -103,7 +121,32 @@ impl<'a> Table<'a> {
             n.fetch_add(1, Ordering::Relaxed);
         }
     }
-    fn set(&self, slot: usize, kind: u8, nlink: u32) {
+    /// Notes that the directory in slot `above` has an entry for an inode.
+    pub(super) fn lead(&self, slot: usize, above: usize) {
+        let above = u32::try_from(above).unwrap_or(u32::MAX);
+        if let Some(n) = self.above.get(slot).filter(|n| n.load(Ordering::Relaxed) > above) {
+            n.fetch_min(above, Ordering::Relaxed);
+        }
+    }
+    /// A directory that has an entry for it.
+    pub(super) fn above(&self, slot: usize) -> Option<Ino> {
+        let above = self.above.get(slot).map(|n| n.load(Ordering::Relaxed)).filter(|n| *n != u32::MAX)?;
+        self.ino(above as usize)
+    }
+    /// The inode of a slot.
+    fn ino(&self, slot: usize) -> Option<Ino> {
+        // An AG without chunks has the base of the next one.
+        let ag = self.ags.partition_point(|c| c.base <= slot).checked_sub(1)?;
+        let chunks = self.ags.get(ag)?;
+        let within = slot - chunks.base;
+        let agino = chunks.starts.get(within / 64)?.checked_add((within % 64) as u32)?;
+        Some(self.geometry.join_ino(AgNumber(ag as u32), AgIno(agino)))
+    }
+    /// Whether an inode is in use whose core cannot be trusted.
+    pub(super) fn is_broken(&self, slot: usize) -> bool {
+        self.state(slot) == BROKEN
+    }
+    fn fill(&self, slot: usize, kind: u8, nlink: u32) {
         if let (Some(k), Some(n)) = (self.kind.get(slot), self.nlink.get(slot)) {
             k.store(kind, Ordering::Relaxed);
             n.store(nlink, Ordering::Relaxed);
@@ -141,6 +184,7 @@ pub(super) struct Scan<'a> {
     pub found: &'a Findings,
     pub owners: &'a Owners,
     pub table: &'a Table<'a>,
+    pub usage: &'a quota::Usage,
     pub control: &'a Control<'a>,
 }
 
@@ -156,6 +200,7 @@ impl Scan<'_> {
             for (ag, r) in group {
                 self.chunk(*ag, r, &mut bytes, &mut batch);
             }
+            self.usage.add(std::mem::take(&mut batch.used));
             self.owners.add(&mut batch);
             let n = done.fetch_add(group.len() as u64, Ordering::Relaxed) + group.len() as u64;
             self.control.tell("inode chunks", n, Some(chunks.len() as u64));
@@ -216,10 +261,14 @@ impl Scan<'_> {
             self.found.add(bad("mode", Rule::Mismatch).found(0).expected("a file: the inode btree says in use"));
             broken = true;
         }
-        self.table.set(slot, if broken { BROKEN } else { kind as u8 }, core.nlink.get());
-        forks::check(self.volume, self.found, ino, bytes, core, batch);
+        self.table.fill(slot, if broken { BROKEN } else { kind as u8 }, core.nlink.get());
+        let realtime = forks::check(self.volume, self.found, ino, bytes, core, batch);
         if !broken {
-            values::check(self.volume, self.found, ino, bytes, core);
+            if core.is_reflink() {
+                self.table.set(slot, Flag::Reflink);
+            }
+            batch.used.inode(self.usage, ino, core, realtime);
+            values::check(self.volume, self.found, self.table, slot, ino, bytes, core);
         }
     }
 }

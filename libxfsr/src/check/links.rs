@@ -2,7 +2,7 @@
 
 use super::Findings;
 use super::ag::AgState;
-use super::inodes::Table;
+use super::inodes::{Flag, Table};
 use crate::error::{Corruption, Rule, Severity};
 use crate::format::inode::Dinode;
 use crate::units::{AgIno, Ino, NULL_AGINO};
@@ -36,7 +36,7 @@ pub(super) fn unlinked(volume: &Volume, table: &Table<'_>, ags: &[AgState], foun
                     found.add(bad(Rule::Extra).found("an inode that is not in use"));
                     break;
                 };
-                table.set_orphan(slot);
+                table.set(slot, Flag::Orphan);
                 if table.nlink(slot) != 0 && table.kind(slot).is_some() {
                     found.add(bad(Rule::Mismatch).found(format_args!("link count {}", table.nlink(slot))).expected(0));
                 } else {
@@ -90,9 +90,9 @@ pub(super) fn check(volume: &Volume, table: &Table<'_>, found: &Findings) {
         let bad = |field, rule| Corruption::new("nlinks", field, rule).in_inode(ino);
         // A directory that nothing leads to still has its own dot.
         let lost = seen == 0;
-        if lost && !table.is_orphan(slot) {
+        if lost && !table.is(slot, Flag::Orphan) {
             found.add(bad("inode", Rule::Unreachable).found("no directory entry leads to it"));
-        } else if seen != stored && !(table.is_orphan(slot) && stored == 0) {
+        } else if seen != stored && !(table.is(slot, Flag::Orphan) && stored == 0) {
             found.add(bad("nlink", Rule::Count).found(stored).expected(seen));
         }
     }

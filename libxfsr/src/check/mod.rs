@@ -12,6 +12,9 @@ mod forks;
 mod inodes;
 mod links;
 mod owners;
+mod parents;
+mod paths;
+mod quota;
 mod realtime;
 mod report;
 mod superblock;
@@ -19,7 +22,6 @@ mod values;
 
 use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule, Severity};
-use crate::format::features::Version;
 use crate::journal::{LogState, log_state};
 use crate::volume::Volume;
 use parking_lot::Mutex;
@@ -162,13 +164,11 @@ pub fn check(volume: &Volume, control: &Control<'_>) -> Result<Outcome> {
 fn unsupported(volume: &Volume, found: &Findings) {
     let f = &volume.geometry.features;
     let parts = [
-        (f.version.contains(Version::QUOTA), "quota", "limits and usage"),
         (
             volume.geometry.rt_blocks > 0 && f.metadir(),
             "realtime groups",
             "bitmap, summary, reverse mappings and reference counts",
         ),
-        (f.parent(), "parent pointers", "against directory entries"),
         (f.metadir(), "metadata directories", "paths and contents of metadata files"),
     ];
     for (_, what, why) in parts.into_iter().filter(|p| p.0) {
@@ -199,8 +199,10 @@ fn everything(volume: &Volume, control: &Control<'_>, found: &Findings) -> Resul
     let owners = owners::Owners::new(ags.iter().map(|a| a.observed.lock().split_off(0)));
     let table = inodes::Table::new(g, &ags);
     let mut counts = Counts { ags: u64::from(g.ag_count), ..Counts::default() };
-    let scan = inodes::Scan { volume, found, owners: &owners, table: &table, control };
+    let usage = quota::Usage::new(volume);
+    let scan = inodes::Scan { volume, found, owners: &owners, table: &table, usage: &usage, control };
     scan.run(&ags)?;
+    quota::check(volume, &table, &ags, &usage, found, control)?;
     control.begin("directories");
     links::unlinked(volume, &table, &ags, found);
     let dirs = directory::Pass { volume, found, table: &table, control };
@@ -208,12 +210,14 @@ fn everything(volume: &Volume, control: &Control<'_>, found: &Findings) -> Resul
     control.begin("links");
     links::check(volume, &table, found);
     control.check()?;
+    parents::check(volume, &table, found, control)?;
     control.begin("owners of blocks");
-    owners.check(volume, &ags, found);
+    owners.check(volume, &table, &ags, found);
     realtime::check(volume, owners.take_realtime(), found);
     counters::check(volume, &ags, found);
     table.count(&mut counts);
     counts.extents = owners.extents();
     counts.free_blocks = ags.iter().map(|a| a.free_blocks).sum();
+    paths::fill(volume, &table, found, control)?;
     Ok(counts)
 }

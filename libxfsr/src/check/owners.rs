@@ -3,15 +3,17 @@
 
 use super::Findings;
 use super::ag::AgState;
+use super::inodes::{Flag, Table};
+use super::quota;
 use super::realtime::RtExtent;
 use crate::error::{Corruption, Rule, Severity};
 use crate::format::btree::{REFCOUNT_COW, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_OFFSET_MASK, RmapRec, owner};
-use crate::units::{AgBlock, AgNumber};
+use crate::units::{AgBlock, AgNumber, Ino};
 use crate::volume::Volume;
 use parking_lot::Mutex;
 use rayon::prelude::*;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An extent of an AG and who was seen to own it. The owner is that of a reverse mapping; [`owner::NULL`] means free. `offset`
@@ -72,6 +74,8 @@ impl From<&RmapRec> for Observed {
 pub(super) struct Batch {
     pub blocks: Vec<(AgNumber, Observed)>,
     pub realtime: Vec<RtExtent>,
+    /// Who is charged for it.
+    pub used: quota::Batch,
 }
 
 /// Everything that was seen to be owned, by AG.
@@ -159,13 +163,17 @@ impl Owners {
         self.extents.load(Ordering::Relaxed)
     }
 
-    pub(super) fn check(&self, volume: &Volume, ags: &[AgState], found: &Findings) {
+    pub(super) fn check(&self, volume: &Volume, table: &Table<'_>, ags: &[AgState], found: &Findings) {
         ags.par_iter().zip(&self.ags).for_each(|(state, list)| {
             let mut list = std::mem::take(&mut *list.lock());
             list.par_sort_unstable_by_key(|o| (o.start, o.owner, o.offset));
             exclusive(volume, state.ag, &list, found);
-            if volume.geometry.features.reflink() && state.refcounts_complete {
-                reference_counts(state, &list, found);
+            if volume.geometry.features.reflink() {
+                let shared = shared_runs(list.iter().filter(|o| o.is_file_data()));
+                reflink_flags(state.ag, table, &shared, &list, found);
+                if state.refcounts_complete {
+                    reference_counts(state, &shared, found);
+                }
             }
             if volume.geometry.features.rmapbt() && state.rmaps_complete {
                 list.retain(|o| o.owner != owner::NULL);
@@ -210,8 +218,26 @@ fn exclusive(volume: &Volume, ag: AgNumber, list: &[Observed], found: &Findings)
     gap(any.end(), volume.geometry.ag_blocks(ag).into());
 }
 
-fn reference_counts(state: &AgState, list: &[Observed], found: &Findings) {
-    let expected = shared_runs(list.iter().filter(|o| o.is_file_data()));
+/// Whoever shares blocks must have the flag that makes writers copy first. That the flag outlives the sharing is usual.
+fn reflink_flags(ag: AgNumber, table: &Table<'_>, shared: &[(u32, u32, u32)], list: &[Observed], found: &Findings) {
+    let mut told = HashSet::new();
+    for o in list.iter().filter(|o| o.is_file_data()) {
+        // The first run that ends behind the start of this extent.
+        let next = shared.partition_point(|r| u64::from(r.0) + u64::from(r.1) <= u64::from(o.start));
+        let Some(run) = shared.get(next).filter(|r| u64::from(r.0) < o.end()) else { continue };
+        let Some(slot) = table.slot(Ino(o.owner)).filter(|s| table.kind(*s).is_some()) else { continue };
+        if !table.is(slot, Flag::Reflink) && told.insert(o.owner) {
+            let c =
+                Corruption::new("inode", "flags2", Rule::Flags).in_inode(Ino(o.owner)).in_ag(ag, Some(AgBlock(run.0)));
+            let c = c
+                .severity(Severity::CrossReference)
+                .found(format_args!("no reflink flag, but {} shared blocks", run.1));
+            found.add(c.expected("the reflink flag on a file that shares blocks"));
+        }
+    }
+}
+
+fn reference_counts(state: &AgState, expected: &[(u32, u32, u32)], found: &Findings) {
     let mut stored: Vec<(u32, u32, u32)> = Vec::new();
     for r in state.refcounts.iter().filter(|r| r.startblock.get() & REFCOUNT_COW == 0) {
         let (start, count, refs) = (r.startblock.get(), r.blockcount.get(), r.refcount.get());
@@ -226,7 +252,7 @@ fn reference_counts(state: &AgState, list: &[Observed], found: &Findings) {
         let c = c.severity(Severity::CrossReference);
         found.add(if rule == Rule::Extra { c.found(show(r)).expected(text) } else { c.found(text).expected(show(r)) });
     };
-    difference(&stored, &expected, &mut note, "another sharing seen by the forward scan", "no such record");
+    difference(&stored, expected, &mut note, "another sharing seen by the forward scan", "no such record");
 }
 
 /// Walks two sorted lists and tells what only one of them has.

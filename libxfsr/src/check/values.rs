@@ -2,10 +2,13 @@
 
 use super::Findings;
 use super::datree::{self, Owner};
+use super::inodes::{Flag, Table};
 use crate::attr;
 use crate::cache::{BlockRead, OnDamage};
 use crate::error::{Corruption, Error, ForkKind, Rule};
-use crate::format::attr::{ATTR_ANY, AttrFlags, AttrLeaf, LEAF_MAGIC, Value, hash_attr, owner_of, verify_short};
+use crate::format::attr::{
+    ATTR_ANY, AttrFlags, AttrLeaf, LEAF_MAGIC, ShortAttrs, Value, hash_attr, owner_of, verify_short,
+};
 use crate::format::inode::{Dinode, Format, fork_bytes};
 use crate::inode::{Inode, file};
 use crate::units::{FileBlock, Ino};
@@ -14,6 +17,8 @@ use crate::volume::Volume;
 struct Attrs<'a> {
     volume: &'a Volume,
     found: &'a Findings,
+    table: &'a Table<'a>,
+    slot: usize,
     inode: &'a Inode,
 }
 
@@ -52,6 +57,7 @@ impl Owner for Attrs<'_> {
             let a = match leaf.attr(e) {
                 Ok(a) => a,
                 Err(c) => {
+                    self.table.set(self.slot, Flag::Partial);
                     self.tell(c.in_fork(ForkKind::Attr, Some(FileBlock(at))));
                     continue;
                 }
@@ -65,12 +71,14 @@ impl Owner for Attrs<'_> {
                     match attr::remote_value(self.volume, self.inode, FileBlock(block.into()), length) {
                         Ok(v) => v,
                         Err(e) => {
+                            self.table.set(self.slot, Flag::Partial);
                             self.found.add_error(e, || self.bad("value", Rule::Unreadable, block.into()));
                             continue;
                         }
                     }
                 }
             };
+            self.table.pointers.attribute(self.slot, self.inode.ino, a.flags, a.name, &value);
             match hash_attr(&self.volume.geometry, a.flags, a.name, &value) {
                 Some(h) if h != e.hashval.get() => {
                     let c = self.bad("hashval", Rule::Mismatch, at).found(format_args!("{:#x}", e.hashval));
@@ -85,12 +93,27 @@ impl Owner for Attrs<'_> {
 }
 
 /// Checks attributes, and the target of a symbolic link.
-pub(super) fn check(volume: &Volume, found: &Findings, ino: Ino, bytes: &[u8], core: &Dinode) {
+pub(super) fn check(
+    volume: &Volume,
+    found: &Findings,
+    table: &Table<'_>,
+    slot: usize,
+    ino: Ino,
+    bytes: &[u8],
+    core: &Dinode,
+) {
     let attr = if core.has_attr_fork() { core.format(ForkKind::Attr) } else { None };
-    if attr == Some(Format::Local)
-        && let Err(c) = verify_short(fork_bytes(bytes, ForkKind::Attr), ino, &volume.geometry)
-    {
-        found.add(c.in_inode(ino));
+    if attr == Some(Format::Local) {
+        let fork = fork_bytes(bytes, ForkKind::Attr);
+        if let Err(c) = verify_short(fork, ino, &volume.geometry) {
+            table.set(slot, Flag::Partial);
+            found.add(c.in_inode(ino));
+        }
+        if table.pointers.are_kept() {
+            for a in ShortAttrs::new(fork).map_while(Result::ok) {
+                table.pointers.attribute(slot, ino, a.flags, a.name, a.value);
+            }
+        }
     }
     let blocks = matches!(attr, Some(Format::Extents | Format::Btree)) && core.extents(ForkKind::Attr) > 0;
     if !blocks && !core.is_symlink() {
@@ -98,7 +121,10 @@ pub(super) fn check(volume: &Volume, found: &Findings, ino: Ino, bytes: &[u8], c
     }
     let inode = Inode { ino, bytes: bytes.to_vec(), core: *core, damage: None };
     if blocks {
-        datree::walk(&mut Attrs { volume, found, inode: &inode }, 0);
+        let whole = datree::walk(&mut Attrs { volume, found, table, slot, inode: &inode }, 0);
+        if !whole {
+            table.set(slot, Flag::Partial);
+        }
     }
     if core.is_symlink()
         && let Err(e) = file::symlink_target(volume, &inode)

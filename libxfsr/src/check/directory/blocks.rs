@@ -42,19 +42,24 @@ impl Map {
 }
 
 impl Dir<'_> {
-    /// Reads the directory block at file block `at`; tells and gives none where it cannot be used.
-    pub(super) fn read(&self, map: &Map, at: u64, kind: &'static BlockType) -> Option<BlockRead> {
+    /// Reads the directory block at file block `at`, damaged or not.
+    pub(super) fn load(&self, map: &Map, at: u64, kind: &'static BlockType) -> Result<BlockRead> {
         let v = self.pass.volume;
         let g = &v.geometry;
         let mut pieces = Vec::new();
         for b in at..at + (1 << g.dir_block_log) {
             let Some(daddr) = map.find(b).and_then(|e| g.fsblock_to_daddr(FsBlock(e.start + (b - e.offset)))) else {
-                self.tell(self.bad("block", Rule::Missing, Some(b)).found("a hole").expected("a directory block"));
-                return None;
+                let c = self.bad("block", Rule::Missing, Some(b)).found("a hole").expected("a directory block");
+                return Err(c.into());
             };
             pieces.push((daddr, g.block_size / 512));
         }
-        match v.cache.read(&BlockKey::many(v.data, pieces), kind, g, OnDamage::Keep) {
+        v.cache.read(&BlockKey::many(v.data, pieces), kind, g, OnDamage::Keep)
+    }
+
+    /// Reads the directory block at file block `at`; tells and gives none where it cannot be used.
+    pub(super) fn read(&self, map: &Map, at: u64, kind: &'static BlockType) -> Option<BlockRead> {
+        match self.load(map, at, kind) {
             Ok(block) => {
                 if let Some(c) = block.damage() {
                     let fatal = matches!(c.rule, Rule::Magic | Rule::Uuid | Rule::Truncated);
@@ -110,11 +115,15 @@ impl Dir<'_> {
 
     /// A directory that has blocks.
     pub(super) fn blocks(&mut self, inode: &[u8], core: &Dinode) {
-        let g = &self.pass.volume.geometry;
+        let pass = self.pass;
+        let g = &pass.volume.geometry;
         let map = match self.map(inode) {
             Ok(m) => m,
             // The pass over inodes has told of a broken map.
-            Err(e) => return self.pass.found.add_error(e, || self.bad("map", Rule::Unreadable, None)),
+            Err(e) => {
+                self.whole = false;
+                return self.pass.found.add_error(e, || self.bad("map", Rule::Unreadable, None));
+            }
         };
         let step = 1u64 << g.dir_block_log;
         let (leaf, free) = (leaf_start(g).0, free_start(g).0);
@@ -123,8 +132,8 @@ impl Dir<'_> {
         let mut bests: Vec<u16> = Vec::new();
         let blocks: Vec<u64> = map.blocks(0, leaf, step).collect();
         let mut whole = true;
+        let kind = if single { &DIR_BLOCK } else { &DIR_DATA };
         for at in &blocks {
-            let kind = if single { &DIR_BLOCK } else { &DIR_DATA };
             let n = (at / step) as usize;
             if n >= bests.len() && n < (1 << 24) {
                 bests.resize(n + 1, NULL_DATA_OFFSET);
@@ -149,6 +158,8 @@ impl Dir<'_> {
         if core.size.get() != size {
             self.tell(self.bad("size", Rule::Mismatch, None).found(core.size).expected(size));
         }
+        self.whole &= whole;
+        self.duplicates(&map, kind, &index);
         if !single {
             let node_form = self.index(&map, index, &bests, whole);
             if node_form {

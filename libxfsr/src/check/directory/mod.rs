@@ -1,10 +1,11 @@
 //! Directories of every form: entries against the inodes they name, the index against the entries, dots, who leads to whom.
 
 mod blocks;
+mod names;
 mod tree;
 
 use super::Findings;
-use super::inodes::Table;
+use super::inodes::{Flag, Table};
 use crate::control::Control;
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
 use crate::format::dir::{FileType, ShortDir, is_valid_name, verify_short};
@@ -40,9 +41,15 @@ struct Dir<'a> {
     pass: &'a Pass<'a>,
     parents: &'a Parents,
     ino: Ino,
+    slot: usize,
+    generation: u32,
     entries: u64,
     dot: bool,
     dotdot: bool,
+    /// Whether everything could be read.
+    whole: bool,
+    /// A hash of each name.
+    names: Vec<u64>,
 }
 
 impl Dir<'_> {
@@ -80,6 +87,7 @@ impl Dir<'_> {
     /// One entry; `.` and `..` too, where the form has them.
     fn entry(&mut self, name: &[u8], child: Ino, ftype: u8, block: Option<u64>) {
         let table = self.pass.table;
+        self.name(name);
         if name == b"." {
             if child != self.ino {
                 self.tell(self.bad(".", Rule::Mismatch, block).found(child).expected(self.ino));
@@ -101,6 +109,8 @@ impl Dir<'_> {
             return self.tell(c.expected("an inode in use"));
         };
         table.link(slot);
+        table.lead(slot, self.slot);
+        table.pointers.entry(slot, child, self.ino, self.generation, name);
         let Some(kind) = table.kind(slot) else { return };
         if self.pass.volume.geometry.features.ftype() && ftype != kind as u8 {
             let c = self.bad("filetype", Rule::Mismatch, block).found(format_args!("{} has type {ftype}", shown()));
@@ -123,11 +133,13 @@ impl Dir<'_> {
         let g = &self.pass.volume.geometry;
         let fork = fork_bytes(inode, ForkKind::Data);
         let Some(bytes) = usize::try_from(core.size.get()).ok().and_then(|n| fork.get(..n)) else {
+            self.whole = false;
             return self.tell(
                 self.bad("size", Rule::Range, None).found(core.size).expected(format_args!("at most {}", fork.len())),
             );
         };
         if let Err(c) = verify_short(bytes, self.ino, g) {
+            self.whole = false;
             self.tell(c);
         }
         let Some(short) = ShortDir::from_bytes(bytes, g) else { return };
@@ -137,6 +149,7 @@ impl Dir<'_> {
         for e in short.entries().map_while(std::result::Result::ok) {
             self.entry(e.name, e.ino, e.ftype, None);
         }
+        self.duplicates_in_short(&short);
     }
 }
 
@@ -163,19 +176,39 @@ impl Pass<'_> {
     }
 
     fn one(&self, ino: Ino, parents: &Parents) -> u64 {
-        let mut dir = Dir { pass: self, parents, ino, entries: 0, dot: false, dotdot: false };
+        let Some(slot) = self.table.slot(ino) else { return 0 };
+        let mut dir = Dir {
+            pass: self,
+            parents,
+            ino,
+            slot,
+            generation: 0,
+            entries: 0,
+            dot: false,
+            dotdot: false,
+            whole: true,
+            names: Vec::new(),
+        };
         let inode = match self.volume.inode_bytes(ino) {
             Ok(b) => b,
             Err(e) => {
+                self.table.set(slot, Flag::Partial);
                 self.found.add_error(e, || dir.bad("inode", Rule::Unreadable, None));
                 return 0;
             }
         };
         let Some(core) = Dinode::from_bytes(&inode) else { return 0 };
+        dir.generation = core.generation.get();
         match core.format(ForkKind::Data) {
             Some(Format::Local) => dir.short(&inode, core),
             Some(Format::Extents | Format::Btree) => dir.blocks(&inode, core),
-            _ => dir.tell(dir.bad("format", Rule::Flags, None).found(core.format).expected("local, extents or btree")),
+            _ => {
+                dir.whole = false;
+                dir.tell(dir.bad("format", Rule::Flags, None).found(core.format).expected("local, extents or btree"));
+            }
+        }
+        if !dir.whole {
+            self.table.set(slot, Flag::Partial);
         }
         if !dir.dot {
             dir.tell(dir.bad(".", Rule::Missing, None));

@@ -1,0 +1,330 @@
+//! Quota: the files of records, their limits and timers, and the usage that they claim against what a scan of all inodes counts.
+//!
+//! Usage is compared for the kinds whose "checked" flag is set in the superblock. Without it the next mount with quota counts anew, so
+//! what stands there claims nothing.
+
+mod usage;
+
+pub(super) use usage::{Batch, Usage};
+
+use super::Findings;
+use super::ag::AgState;
+use super::inodes::Table;
+use crate::cache::OnDamage;
+use crate::control::Control;
+use crate::dir;
+use crate::error::{Corruption, ForkKind, Result, Rule, Severity};
+use crate::format::Context;
+use crate::format::features::Version;
+use crate::format::inode::{Format, MetaType};
+use crate::format::quota::{DiskDquot, DquotSlot, DquotType, SLOT_SIZE, slots_per_block, verify_slot};
+use crate::inode::Inode;
+use crate::units::{AgNumber, FileBlock, FsBlock, Ino};
+use crate::volume::Volume;
+use std::collections::HashMap;
+use usage::Used;
+use zerocopy::FromBytes;
+
+/// `sb_qflags`.
+mod flags {
+    pub(super) const ACCOUNTING: [u16; 3] = [0x1, 0x40, 0x8];
+    pub(super) const COUNTED: [u16; 3] = [0x4, 0x100, 0x400];
+    pub(super) const ANY_ACCOUNTING: u16 = 0x49;
+    /// Of v4, where group and project quota shared these two.
+    pub(super) const OLD: u16 = 0x30;
+    pub(super) const ALL: u16 = 0x7ff;
+}
+
+/// Whose quota.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Kind {
+    User = 0,
+    Group = 1,
+    Project = 2,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::User, Self::Group, Self::Project];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Group => "group",
+            Self::Project => "project",
+        }
+    }
+    /// The structure's name in findings: that of the scrub type.
+    fn structure(self) -> &'static str {
+        match self {
+            Self::User => "usrquota",
+            Self::Group => "grpquota",
+            Self::Project => "prjquota",
+        }
+    }
+    fn record(self) -> DquotType {
+        match self {
+            Self::User => DquotType::USER,
+            Self::Group => DquotType::GROUP,
+            Self::Project => DquotType::PROJECT,
+        }
+    }
+    fn metatype(self) -> MetaType {
+        match self {
+            Self::User => MetaType::UserQuota,
+            Self::Group => MetaType::GroupQuota,
+            Self::Project => MetaType::ProjectQuota,
+        }
+    }
+    fn has(self, qflags: u16, list: [u16; 3]) -> bool {
+        list.get(self as usize).is_some_and(|f| qflags & f != 0)
+    }
+    /// Whether the superblock says that usage is accounted and was counted.
+    fn is_counted(self, qflags: u16) -> bool {
+        self.has(qflags, flags::COUNTED)
+    }
+
+    /// The quota file: named by the superblock, or in the metadata directory tree under `/quota`.
+    fn inode(self, volume: &Volume) -> Result<Option<Ino>> {
+        let sb = &volume.superblock;
+        if volume.geometry.features.metadir() {
+            let root = Inode::read(volume, Ino(sb.metadirino.get()), OnDamage::Keep)?;
+            let Some(quota) = dir::lookup(volume, &root, b"quota")? else { return Ok(None) };
+            let quota = Inode::read(volume, quota, OnDamage::Keep)?;
+            return dir::lookup(volume, &quota, self.name().as_bytes());
+        }
+        let ino = match self {
+            Self::User => sb.uquotino,
+            Self::Group => sb.gquotino,
+            Self::Project => sb.pquotino,
+        };
+        let none = [0, u64::MAX].contains(&ino.get()) || !volume.geometry.features.version.contains(Version::QUOTA);
+        Ok((!none).then(|| Ino(ino.get())))
+    }
+}
+
+/// Checks the flags and all quota files.
+///
+/// # Errors
+/// Only when the caller's control says stop.
+pub(super) fn check(
+    volume: &Volume,
+    table: &Table<'_>,
+    ags: &[AgState],
+    usage: &Usage,
+    found: &Findings,
+    control: &Control<'_>,
+) -> Result<()> {
+    let qflags = volume.superblock.qflags.get();
+    if qflags & !flags::ALL != 0 || qflags & flags::OLD != 0 {
+        let c = Corruption::new("sb", "qflags", Rule::Flags).in_ag(AgNumber(0), None);
+        found.add(c.found(format_args!("{qflags:#x}")).expected("flags of v5 only"));
+    }
+    // Where an inode may have been overlooked, or its owner cannot be trusted, nothing can be said of sums.
+    let complete =
+        ags.iter().all(|a| a.agi.is_some() && a.inobt_complete) && !table.used().any(|(_, slot)| table.is_broken(slot));
+    let mut seen: Vec<Ino> = Vec::new();
+    for kind in Kind::ALL {
+        control.check()?;
+        let ino = match kind.inode(volume) {
+            Ok(ino) => ino,
+            Err(e) => {
+                found.skip("quota", format_args!("the file of {} quota cannot be found: {e}", kind.name()));
+                continue;
+            }
+        };
+        let Some(ino) = ino else {
+            if kind.is_counted(qflags) {
+                let c = Corruption::new("sb", "qflags", Rule::Mismatch).in_ag(AgNumber(0), None);
+                let c = c.severity(Severity::CrossReference).found(format_args!("{} quota is counted", kind.name()));
+                found.add(c.expected("a quota file"));
+            }
+            continue;
+        };
+        let file = File { volume, found, kind, ino };
+        if seen.contains(&ino) {
+            found.add(file.bad("inode", Rule::DoublyOwned).found("a quota file of another kind too"));
+            continue;
+        }
+        seen.push(ino);
+        let accounted = kind.has(qflags, flags::ACCOUNTING);
+        let compare = accounted && kind.is_counted(qflags) && complete;
+        if accounted && !compare {
+            let why = if complete { "not marked as counted" } else { "not all inodes could be read" };
+            found.skip("quotacheck", format_args!("{} quota: {why}", kind.name()));
+        }
+        file.check(compare.then(|| usage.take(kind)), control)?;
+    }
+    Ok(())
+}
+
+struct File<'a> {
+    volume: &'a Volume,
+    found: &'a Findings,
+    kind: Kind,
+    ino: Ino,
+}
+
+/// Most bytes that are read at once.
+const PIECE: u64 = 1 << 20;
+
+impl File<'_> {
+    fn bad(&self, field: &'static str, rule: Rule) -> Box<Corruption> {
+        Corruption::new(self.kind.structure(), field, rule).in_inode(self.ino)
+    }
+
+    /// Reads the inode, and says what makes it no quota file. None where it cannot be used.
+    fn inode(&self) -> Option<Inode> {
+        let inode = match Inode::read(self.volume, self.ino, OnDamage::Keep) {
+            Ok(i) => i,
+            Err(e) => {
+                self.found.add_error(e, || self.bad("inode", Rule::Unreadable));
+                return None;
+            }
+        };
+        let core = &inode.core;
+        if !core.is_reg() || core.is_realtime() {
+            let c = self.bad("inode", Rule::Mismatch).found(format_args!("mode {:o}", core.mode));
+            self.found.add(c.expected("a regular file on the data device"));
+            return None;
+        }
+        let wrong_type = self.volume.geometry.features.metadir() && core.metatype() != Some(self.kind.metatype());
+        if wrong_type {
+            let c = self.bad("metatype", Rule::Mismatch).found(core.metatype);
+            self.found.add(c.expected(self.kind.metatype() as u16));
+        }
+        if !matches!(core.format(ForkKind::Data), Some(Format::Extents | Format::Btree)) {
+            self.found.add(self.bad("format", Rule::Flags).found(core.format).expected("extents or btree"));
+            return None;
+        }
+        Some(inode)
+    }
+
+    fn check(&self, mut usage: Option<HashMap<u32, Used>>, control: &Control<'_>) -> Result<()> {
+        let Some(inode) = self.inode() else { return Ok(()) };
+        let extents = match inode.extents(self.volume, ForkKind::Data) {
+            Ok(e) => e,
+            Err(e) => {
+                self.found.add_error(e, || self.bad("map", Rule::Unreadable));
+                return Ok(());
+            }
+        };
+        let g = &self.volume.geometry;
+        let size = g.block_size as usize;
+        let per = slots_per_block(size) as u64;
+        let last = u64::from(u32::MAX) / per;
+        let mut bytes = Vec::new();
+        let mut next = 0;
+        for e in extents {
+            let there = e.offset >= next && e.offset.checked_add(e.count).is_some_and(|end| end <= last + 1);
+            if e.unwritten || !there {
+                let c = self.bad("bmap", Rule::Range).in_fork(ForkKind::Data, Some(FileBlock(e.offset)));
+                let state = if e.unwritten { "unwritten" } else { "written" };
+                let c = c.found(format_args!("{} {state} blocks at file block {}", e.count, e.offset));
+                self.found.add(c.expected(format_args!("written blocks, in order, up to file block {last}")));
+                continue;
+            }
+            next = e.offset + e.count;
+            let mut done = 0;
+            while done < e.count {
+                control.check()?;
+                let blocks = (e.count - done).min(PIECE / size as u64).max(1);
+                bytes.resize(blocks as usize * size, 0);
+                let read = match g.fsblock_to_daddr(FsBlock(e.start + done)) {
+                    Some(d) => self.volume.data_target().read_at(&mut bytes, d.bytes()),
+                    // The pass over inodes has told of a place that does not exist.
+                    None => break,
+                };
+                if let Err(err) = read {
+                    self.found.add_error(err, || {
+                        self.bad("block", Rule::Unreadable).in_fork(ForkKind::Data, Some(FileBlock(e.offset + done)))
+                    });
+                    usage = None;
+                } else {
+                    for (i, block) in (0..).zip(bytes.chunks_exact(size)) {
+                        self.block(e.offset + done + i, FsBlock(e.start + done + i), block, per, &mut usage);
+                    }
+                }
+                done += blocks;
+            }
+        }
+        let mut rest: Vec<(u32, Used)> = usage.unwrap_or_default().into_iter().collect();
+        rest.sort_unstable_by_key(|(id, _)| *id);
+        for (id, used) in rest.iter().filter(|(_, u)| *u != Used::default()) {
+            let c = self.bad("id", Rule::Missing).severity(Severity::CrossReference);
+            let c = c.in_fork(ForkKind::Data, Some(FileBlock(u64::from(*id) / per)));
+            self.found.add(c.found(format_args!("no record of id {id}")).expected(format_args!(
+                "one that says {} blocks, {} realtime blocks, {} inodes",
+                used.blocks, used.realtime, used.inodes
+            )));
+        }
+        Ok(())
+    }
+
+    fn block(&self, at: u64, fsb: FsBlock, block: &[u8], per: u64, usage: &mut Option<HashMap<u32, Used>>) {
+        let g = &self.volume.geometry;
+        let Some(daddr) = g.fsblock_to_daddr(fsb) else { return };
+        let context = Context { geometry: g, daddr };
+        let place = |c: Box<Corruption>| c.in_inode(self.ino).in_fork(ForkKind::Data, Some(FileBlock(at)));
+        for (slot, bytes) in (0..per).zip(block.chunks_exact(SLOT_SIZE)) {
+            // Above the highest id the last block has room left.
+            let Ok(id) = u32::try_from(at * per + slot) else { break };
+            let used = usage.as_mut().map(|u| u.remove(&id).unwrap_or_default());
+            if let Err(c) = verify_slot(bytes, Some(id), Some(self.kind.record()), &context) {
+                self.found.add(place(c));
+                continue;
+            }
+            let Ok((record, _)) = DquotSlot::ref_from_prefix(bytes) else { continue };
+            let d = &record.diskdq;
+            let mut tell = |c: Box<Corruption>| self.found.add(place(c));
+            if let Some(used) = used {
+                compare(self.kind, id, d, used, &mut tell);
+            }
+            if id != 0 {
+                limits(self.kind, id, d, &mut tell);
+            }
+        }
+    }
+}
+
+fn compare(kind: Kind, id: u32, d: &DiskDquot, used: Used, tell: &mut dyn FnMut(Box<Corruption>)) {
+    for (field, stored, counted) in [
+        ("bcount", d.bcount.get(), used.blocks),
+        ("rtbcount", d.rtbcount.get(), used.realtime),
+        ("icount", d.icount.get(), used.inodes),
+    ] {
+        if stored != counted {
+            let c = Corruption::new(kind.structure(), field, Rule::Count).severity(Severity::CrossReference);
+            tell(c.found(format_args!("{stored} for id {id}")).expected(counted));
+        }
+    }
+}
+
+/// Limits against each other and against usage, and timers that run without need.
+fn limits(kind: Kind, id: u32, d: &DiskDquot, tell: &mut dyn FnMut(Box<Corruption>)) {
+    let rows = [
+        (["blk_softlimit", "blk_hardlimit", "btimer"], d.blk_softlimit, d.blk_hardlimit, d.bcount, d.btimer),
+        (["ino_softlimit", "ino_hardlimit", "itimer"], d.ino_softlimit, d.ino_hardlimit, d.icount, d.itimer),
+        (["rtb_softlimit", "rtb_hardlimit", "rtbtimer"], d.rtb_softlimit, d.rtb_hardlimit, d.rtbcount, d.rtbtimer),
+    ];
+    for ([soft_name, hard_name, timer_name], soft, hard, count, timer) in rows {
+        let (soft, hard, count) = (soft.get(), hard.get(), count.get());
+        let bad = |field, rule| Corruption::new(kind.structure(), field, rule);
+        if hard != 0 && soft > hard {
+            let c = bad(soft_name, Rule::Range).found(format_args!("{soft} for id {id}"));
+            tell(c.expected(format_args!("at most the hard limit {hard}")));
+        }
+        // An administrator may lower a limit below what is used already.
+        let over_hard = hard != 0 && count > hard;
+        if over_hard {
+            let c = bad(hard_name, Rule::Range).severity(Severity::Warning);
+            tell(c.found(format_args!("id {id} uses {count}")).expected(format_args!("at most {hard}")));
+        }
+        // The other way round, over a limit without a timer, was checked with the record itself. The next change of this
+        // user's usage takes the timer back.
+        if timer.get() != 0 && !(over_hard || soft != 0 && count > soft) {
+            let c = bad(timer_name, Rule::Extra).severity(Severity::Warning);
+            tell(c.found(format_args!("a grace period for id {id}")).expected("none below the limits"));
+        }
+    }
+}
