@@ -221,3 +221,16 @@ const _: () = assert!(offset_of!(InumbersBuffer, records) == 64);
 
 /// `FSLABEL_MAX`: bytes that GETFSLABEL writes.
 pub const LABEL_MAX: usize = 256;
+/// Argument of XFS_IOC_EXCHANGE_RANGE, which is called on the second file.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+#[allow(missing_docs, reason = "fields carry the kernel's own names")]
+pub struct ExchangeRange {
+    pub file1_fd: i32,
+    pub pad: u32,
+    pub file1_offset: u64,
+    pub file2_offset: u64,
+    pub length: u64,
+    pub flags: u64,
+}
+const _: () = assert!(size_of::<ExchangeRange>() == 40);

@@ -262,6 +262,25 @@ impl Mounted {
     }
 }
 
+/// Exchanges the contents of `length` bytes of two files of one filesystem, in one step that a crash does not cut.
+///
+/// # Errors
+/// [`Error::Unsupported`] before Linux 6.10 and on a filesystem without the exchange-range feature.
+pub fn exchange_range(first: (&File, u64), second: (&File, u64), length: u64) -> Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let value = abi::ExchangeRange {
+        file1_fd: first.0.as_raw_fd(),
+        pad: 0,
+        file1_offset: first.1,
+        file2_offset: second.1,
+        length,
+        flags: 0,
+    };
+    let since = "since Linux 6.10, with the exchange-range feature";
+    sys::exchange_range(second.0.as_fd(), value)
+        .map_err(|e| refused("XFS_IOC_EXCHANGE_RANGE", since, Path::new("exchange of two files"), e))
+}
+
 /// Extents of an inode's data fork, whichever counter carries them.
 pub fn data_extents(stat: &Bulkstat) -> u64 {
     u64::from(stat.extents).max(stat.extents64)

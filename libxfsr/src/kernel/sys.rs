@@ -6,11 +6,11 @@
 #![expect(unsafe_code, reason = "ioctls with structures that no crate wraps")]
 
 use super::abi::{
-    AgGeometry, BULKSTAT_BATCH, BulkRequest, BulkstatBuffer, FSMAP_BATCH, FsGeometry, FsmapBuffer, FsmapHead,
-    INUMBERS_BATCH, InumbersBuffer, LABEL_MAX,
+    AgGeometry, BULKSTAT_BATCH, BulkRequest, BulkstatBuffer, ExchangeRange, FSMAP_BATCH, FsGeometry, FsmapBuffer,
+    FsmapHead, INUMBERS_BATCH, InumbersBuffer, LABEL_MAX,
 };
 use rustix::io::Result;
-use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
+use rustix::ioctl::{Opcode, Setter, Updater, ioctl, opcode};
 use std::os::fd::BorrowedFd;
 
 const FSGEOMETRY: Opcode = opcode::read::<FsGeometry>(b'X', 126);
@@ -19,6 +19,12 @@ const GETFSMAP: Opcode = opcode::read_write::<FsmapHead>(b'X', 59);
 const BULKSTAT: Opcode = opcode::read::<BulkRequest>(b'X', 127);
 const INUMBERS: Opcode = opcode::read::<BulkRequest>(b'X', 128);
 const GETFSLABEL: Opcode = opcode::read::<[u8; LABEL_MAX]>(0x94, 49);
+const EXCHANGE_RANGE: Opcode = opcode::write::<ExchangeRange>(b'X', 129);
+
+pub(super) fn exchange_range(fd: BorrowedFd<'_>, value: ExchangeRange) -> Result<()> {
+    // SAFETY: XFS_IOC_EXCHANGE_RANGE reads one struct xfs_exchange_range (40 bytes, asserted in abi) and writes nothing.
+    unsafe { ioctl(fd, Setter::<EXCHANGE_RANGE, ExchangeRange>::new(value)) }
+}
 
 pub(super) fn geometry(fd: BorrowedFd<'_>, value: &mut FsGeometry) -> Result<()> {
     // SAFETY: XFS_IOC_FSGEOMETRY writes one struct xfs_fsop_geom (256 bytes, asserted in abi), of which every bit pattern is

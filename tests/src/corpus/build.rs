@@ -143,7 +143,8 @@ fn make_in_guest(recipe: &Recipe, devices: &Devices) -> Result<Vec<manifest::Ent
     let options = options.join(",");
     let quota = if recipe.mount.contains("quota") {
         "xfs_quota -x -c 'limit -u bsoft=1m bhard=9m isoft=50 ihard=90 1001' -c 'limit -g bsoft=2m bhard=8m 500' \
-         -c 'limit -p bhard=7m 101' -c 'timer -u -b 3days' /mnt\n"
+         -c 'limit -p bhard=7m 101' -c 'timer -u -b 3days' \
+         -c 'limit -u bsoft=4k bhard=64m isoft=2 ihard=900 1002' -c 'limit -g isoft=1 2500' -c 'limit -p bsoft=8k 102' /mnt\n"
     } else {
         ""
     };
@@ -246,8 +247,14 @@ fn crash(recipe: &Recipe, devices: &Devices) -> Result<()> {
     filler.part(super::Part::Attributes)?;
     filler.part(super::Part::Links)?;
     filler.part(super::Part::Churn(900))?;
-    if recipe.parts.contains(&super::Part::Reflink) {
-        filler.part(super::Part::Reflink)?;
+    for part in [super::Part::Reflink, super::Part::Exchange] {
+        if recipe.parts.contains(&part) {
+            filler.part(part)?;
+        }
+    }
+    let shares = recipe.parts.contains(&super::Part::Reflink);
+    if shares {
+        filler.stage_copies()?;
     }
     for (path, _) in &open {
         fs::remove_file(path)?;
@@ -258,8 +265,22 @@ fn crash(recipe: &Recipe, devices: &Devices) -> Result<()> {
     }
     fs::remove_file(root.join("files/btree-small"))?;
     OpenOptions::new().write(true).open(root.join("files/large"))?.set_len(100_001)?;
+    // Data that is only in memory when the end comes: over nothing, over preallocated space, behind the end, over shared blocks.
+    let block = shape.block;
+    let delayed = File::create_new(burst.join("delayed"))?;
+    delayed.write_all_at(&vec![3; 50 * block as usize], 5 * block)?;
+    let flags = rustix::fs::FallocateFlags::empty();
+    let unwritten = File::create_new(burst.join("delayed-unwritten"))?;
+    rustix::fs::fallocate(&unwritten, flags, 0, 40 * block)?;
+    unwritten.write_all_at(&vec![4; block as usize], 0)?;
+    unwritten.sync_all()?;
+    unwritten.write_all_at(&vec![5; 9 * block as usize], 8 * block)?;
+    if shares {
+        let shared = OpenOptions::new().write(true).open(root.join("reflink/clone-0"))?;
+        shared.write_all_at(&vec![6; 3 * block as usize], 12 * block)?;
+    }
     mount.shutdown()?;
-    drop(open);
+    drop((open, delayed, unwritten));
     mount.unmount()
 }
 
@@ -275,6 +296,9 @@ fn orphan(recipe: &Recipe, devices: &Devices, aside: &Path) -> Result<()> {
         file.write_all_at(&vec![7; 300 * i], 0)?;
         open.push(file);
         fs::remove_file(&path)?;
+    }
+    if recipe.parts.contains(&super::Part::Reflink) {
+        Filler::new(mount.path(), shape(recipe, &devices.data)?).stage_copies()?;
     }
     rustix::fs::syncfs(File::open(mount.path())?)?;
     oracle::xfs_io(mount.path(), &["freeze"])?;

@@ -8,6 +8,7 @@
 
 mod build;
 pub mod fill;
+pub mod forms;
 pub mod manifest;
 mod recipes;
 
@@ -16,8 +17,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 pub use fill::Part;
+pub use forms::Form;
 pub use manifest::Entry;
-pub use recipes::{EXCHANGE, End, Form, PARENT, Recipe};
+pub use recipes::{EXCHANGE, End, PARENT, Recipe};
 
 use crate::oracle::{self, Devices};
 use crate::{copy_sparse, target_dir};

@@ -1,6 +1,7 @@
 //! Which images there are.
 
 use super::fill::Part::{self, *};
+use super::forms::Form::{self, *};
 
 /// How an image is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,29 +12,6 @@ pub enum End {
     Dirty,
     /// The log is clean, but the unlinked lists hold inodes that were open when the image was taken.
     Orphans,
-}
-
-/// On-disk forms that an image must contain, so that nobody tests less than he thinks. Tests assert them through xfs_db.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// A data fork of a directory or file in btree format.
-    BtreeFork,
-    /// An attribute fork in btree format.
-    BtreeAttrFork,
-    /// An extent map of at least two levels below the inode.
-    DeepExtents,
-    /// A directory in btree format.
-    BtreeDirectory,
-    /// Inode records with holes.
-    SparseChunks,
-    /// A free space btree of at least two levels.
-    DeepFreeSpace,
-    /// An inode btree of at least two levels.
-    DeepInodes,
-    /// A reverse mapping btree of at least two levels.
-    DeepRmap,
-    /// A refcount btree of at least two levels.
-    DeepRefcount,
 }
 
 /// How one image of the corpus is made.
@@ -61,14 +39,25 @@ pub struct Recipe {
     pub guest: bool,
     /// One of the small set that every test run uses.
     pub quick: bool,
-    /// What must occur in it.
-    pub forms: &'static [Form],
+    /// What must occur in it, in groups.
+    pub forms: &'static [&'static [Form]],
 }
 
 /// Exchange-range.
 pub const EXCHANGE: u32 = 0x40;
 /// Parent pointers.
 pub const PARENT: u32 = 0x80;
+
+/// What [`Directories`] makes.
+const DIRECTORIES: &[Form] = &[ShortDirectory, BlockDirectory, LeafDirectory, NodeDirectory];
+/// What [`Attributes`] makes.
+const ATTRIBUTES: &[Form] = &[ShortAttributes, LeafAttributes, NodeAttributes, RemoteAttributes, BtreeAttrFork];
+/// What [`Links`] makes; a remote link only where an inode has no room for it.
+const LINKS: &[Form] = &[LocalSymlink, Device, Fifo, Socket, ManyLinks];
+/// What [`Files`] and [`Odd`] make.
+const FILES: &[Form] = &[BtreeFork, UnwrittenExtents, Projects, SizeHints];
+/// All of these.
+const ALL: &[&[Form]] = &[DIRECTORIES, ATTRIBUTES, LINKS, FILES, &[RemoteSymlink]];
 
 const BASIC: &[Part] = &[Directories, FragmentedDirectories, Files, Attributes, Links, Odd];
 const SHARED: &[Part] = &[
@@ -80,6 +69,21 @@ const SHARED: &[Part] = &[
     Odd,
     Reflink,
     Shared(200),
+    Churn(600),
+    SparseInodes,
+];
+
+/// What a filesystem with exchange-range and parent pointers can hold more.
+const EXCHANGED: &[Part] = &[
+    Directories,
+    FragmentedDirectories,
+    Files,
+    Attributes,
+    Links,
+    Odd,
+    Reflink,
+    Shared(200),
+    Exchange,
     Churn(600),
     SparseInodes,
 ];
@@ -99,14 +103,18 @@ const PLAIN: Recipe = Recipe {
     forms: &[],
 };
 
-use Form::*;
-
 /// All recipes; the quick ones first.
 pub(super) static RECIPES: &[Recipe] = &[
     Recipe {
         name: "default",
         quick: true,
-        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory, SparseChunks, DeepFreeSpace],
+        forms: &[
+            DIRECTORIES,
+            ATTRIBUTES,
+            LINKS,
+            FILES,
+            &[RemoteSymlink, BtreeDirectory, SparseChunks, DeepFreeSpace, SharedExtents, LateTimes],
+        ],
         ..PLAIN
     },
     Recipe {
@@ -115,27 +123,25 @@ pub(super) static RECIPES: &[Recipe] = &[
         parts: &[
             Directories,
             FragmentedDirectories,
-            BigDirectory(9000),
+            BigDirectory(9000, 24),
             Files,
             Extents(3000),
             Attributes,
             Links,
             Odd,
-            SparseInodes,
             Reflink,
-            Shared(1500),
+            Shared(12000),
             Churn(9000),
+            SparseInodes,
         ],
         quick: true,
         forms: &[
-            BtreeFork,
-            BtreeAttrFork,
-            DeepExtents,
-            BtreeDirectory,
-            DeepFreeSpace,
-            DeepInodes,
-            DeepRmap,
-            DeepRefcount,
+            DIRECTORIES,
+            ATTRIBUTES,
+            LINKS,
+            FILES,
+            &[RemoteSymlink, SplitSymlink, BtreeDirectory, DeepAttributeIndex, DeepExtents],
+            &[DeepFreeSpace, DeepInodes, SparseChunks, RmapLevel3, DeepRefcount, RefcountLevel3, LateTimes],
         ],
         ..PLAIN
     },
@@ -143,16 +149,32 @@ pub(super) static RECIPES: &[Recipe] = &[
         name: "parent",
         mkfs: &["-m", "rmapbt=1", "-i", "nrext64=1"],
         incompat: EXCHANGE | PARENT,
+        parts: EXCHANGED,
         quick: true,
-        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory, SparseChunks, DeepRmap],
+        forms: &[
+            DIRECTORIES,
+            ATTRIBUTES,
+            LINKS,
+            FILES,
+            &[RemoteSymlink, BtreeDirectory, SparseChunks, DeepRmap, ParentPointers, LargeCounters],
+        ],
         ..PLAIN
     },
     Recipe {
         name: "plain",
         mkfs: &["-m", "finobt=0,reflink=0,bigtime=0,inobtcount=0", "-i", "sparse=0"],
-        parts: &[Directories, FragmentedDirectories, Files, Attributes, Links, Odd, Churn(2000)],
+        parts: &[
+            Directories,
+            FragmentedDirectories,
+            BigDirectory(32000, 250),
+            Files,
+            Attributes,
+            Links,
+            Odd,
+            Churn(2000),
+        ],
         quick: true,
-        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory],
+        forms: &[DIRECTORIES, ATTRIBUTES, LINKS, FILES, &[RemoteSymlink, BtreeDirectory, SeveralFreeBlocks]],
         ..PLAIN
     },
     Recipe {
@@ -161,7 +183,7 @@ pub(super) static RECIPES: &[Recipe] = &[
         mkfs: &["-b", "size=65536", "-s", "size=4096", "-m", "rmapbt=1"],
         parts: &[Directories, Files, Attributes, Links, Odd, Reflink, Shared(40), Churn(600)],
         quick: true,
-        forms: &[BtreeFork, BtreeAttrFork],
+        forms: ALL,
         ..PLAIN
     },
     Recipe {
@@ -169,104 +191,26 @@ pub(super) static RECIPES: &[Recipe] = &[
         mkfs: &["-b", "size=2048", "-i", "size=1024,nrext64=1", "-n", "size=65536"],
         parts: &[Directories, Files, Attributes, Links, Odd, Reflink, Shared(200), Churn(600), SparseInodes],
         quick: true,
-        forms: &[BtreeFork, BtreeAttrFork, SparseChunks, DeepFreeSpace],
+        forms: &[DIRECTORIES, ATTRIBUTES, LINKS, FILES, &[RemoteSymlink, SparseChunks, DeepFreeSpace, LargeCounters]],
         ..PLAIN
     },
     Recipe { name: "dirty", mkfs: &["-m", "rmapbt=1"], end: End::Dirty, quick: true, ..PLAIN },
     Recipe {
         name: "orphans",
-        parts: &[Directories, Files, Links],
+        parts: &[Directories, Files, Links, Reflink],
         end: End::Orphans,
         quick: true,
-        forms: &[BtreeFork],
+        forms: &[&[BtreeFork, Orphans, CowLeftovers, SharedExtents]],
         ..PLAIN
     },
-    Recipe {
-        name: "parent-1k",
-        mkfs: &["-b", "size=1024", "-m", "rmapbt=1"],
-        incompat: EXCHANGE | PARENT,
-        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory, DeepRmap, DeepRefcount],
-        ..PLAIN
-    },
-    Recipe {
-        name: "b16k",
-        size: 500,
-        mkfs: &["-b", "size=16384", "-m", "rmapbt=1", "-i", "nrext64=1"],
-        parts: &[Directories, FragmentedDirectories, Files, Attributes, Links, Odd, Reflink, Shared(100), Churn(600)],
-        forms: &[BtreeFork, BtreeAttrFork],
-        ..PLAIN
-    },
-    Recipe {
-        name: "external-log",
-        mkfs: &["-m", "rmapbt=1"],
-        log: 64,
-        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory, SparseChunks],
-        ..PLAIN
-    },
-    Recipe {
-        name: "stripes",
-        mkfs: &["-d", "agcount=4,su=64k,sw=4", "-l", "su=64k", "-m", "rmapbt=1"],
-        size: 400,
-        forms: &[BtreeFork, BtreeAttrFork],
-        ..PLAIN
-    },
-    Recipe {
-        name: "many-ags",
-        size: 1600,
-        mkfs: &["-d", "agcount=18", "-m", "rmapbt=1", "-s", "size=512"],
-        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory],
-        ..PLAIN
-    },
-    Recipe {
-        name: "s4k-i1k",
-        mkfs: &["-s", "size=4096", "-i", "size=1024", "-m", "rmapbt=1,reflink=0"],
-        parts: &[Directories, FragmentedDirectories, Files, Attributes, Links, Odd, Churn(600), SparseInodes],
-        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory, SparseChunks],
-        ..PLAIN
-    },
-    Recipe {
-        name: "i2k-n16k",
-        mkfs: &["-i", "size=2048,nrext64=1", "-n", "size=16384", "-m", "rmapbt=1"],
-        forms: &[BtreeFork, BtreeDirectory, SparseChunks],
-        ..PLAIN
-    },
-    Recipe {
-        name: "b1k-n8k",
-        mkfs: &["-b", "size=1024", "-n", "size=8192", "-i", "nrext64=1", "-m", "rmapbt=1"],
-        forms: &[BtreeFork, BtreeAttrFork, DeepRmap],
-        ..PLAIN
-    },
-    Recipe {
-        name: "b1k-plain",
-        mkfs: &["-b", "size=1024", "-m", "finobt=0,reflink=0,bigtime=0", "-i", "sparse=0"],
-        parts: BASIC,
-        forms: &[BtreeFork, BtreeAttrFork, BtreeDirectory],
-        ..PLAIN
-    },
-    Recipe {
-        name: "inodes",
-        mkfs: &["-d", "agcount=2", "-m", "rmapbt=1"],
-        size: 400,
-        parts: &[Churn(24000), Extents(6000), Shared(1200)],
-        forms: &[DeepInodes, DeepExtents, DeepRmap, DeepRefcount],
-        ..PLAIN
-    },
-    Recipe { name: "dirty-1k", mkfs: &["-b", "size=1024", "-m", "rmapbt=1"], end: End::Dirty, ..PLAIN },
-    Recipe {
-        name: "dirty-parent",
-        mkfs: &["-m", "rmapbt=1", "-i", "nrext64=1"],
-        incompat: EXCHANGE | PARENT,
-        end: End::Dirty,
-        ..PLAIN
-    },
-    Recipe { name: "dirty-external-log", log: 64, end: End::Dirty, ..PLAIN },
-    Recipe { name: "dirty-stripes", mkfs: &["-l", "su=256k", "-s", "size=4096"], end: End::Dirty, ..PLAIN },
     Recipe {
         name: "quota",
         mkfs: &["-m", "rmapbt=1"],
         mount: "uquota,gquota,pquota",
         parts: &[Owners, Files, Links],
         guest: true,
+        quick: true,
+        forms: &[&[QuotaLimits, OverLimit, Projects]],
         ..PLAIN
     },
     Recipe {
@@ -275,8 +219,122 @@ pub(super) static RECIPES: &[Recipe] = &[
         rt: 200,
         parts: &[Realtime, Files],
         guest: true,
+        quick: true,
+        forms: &[&[RealtimeFile, FragmentedRealtime, UnwrittenExtents]],
         ..PLAIN
     },
+    Recipe {
+        name: "ascii-ci",
+        mkfs: &["-n", "version=ci"],
+        parts: &[Cases, Files],
+        guest: true,
+        quick: true,
+        forms: &[&[CaseFolding, NodeDirectory]],
+        ..PLAIN
+    },
+    Recipe {
+        name: "parent-1k",
+        mkfs: &["-b", "size=1024", "-m", "rmapbt=1"],
+        incompat: EXCHANGE | PARENT,
+        parts: EXCHANGED,
+        forms: &[
+            DIRECTORIES,
+            ATTRIBUTES,
+            LINKS,
+            FILES,
+            &[BtreeDirectory, RmapLevel3, DeepRefcount, ParentPointers, SparseChunks],
+        ],
+        ..PLAIN
+    },
+    Recipe {
+        name: "b16k-n64k",
+        size: 500,
+        mkfs: &["-b", "size=16384", "-m", "rmapbt=1", "-i", "nrext64=1", "-n", "size=65536"],
+        parts: &[Directories, FragmentedDirectories, Files, Attributes, Links, Odd, Reflink, Shared(100), Churn(600)],
+        forms: ALL,
+        ..PLAIN
+    },
+    Recipe {
+        name: "b64k-i2k",
+        size: 600,
+        mkfs: &["-b", "size=65536", "-i", "size=2048,nrext64=1", "-m", "rmapbt=1"],
+        parts: &[Directories, Files, Attributes, Links, Odd, Reflink, Shared(40), Churn(600)],
+        forms: &[DIRECTORIES, ATTRIBUTES, LINKS, FILES, &[LargeCounters]],
+        ..PLAIN
+    },
+    Recipe {
+        name: "external-log",
+        mkfs: &["-m", "rmapbt=1"],
+        log: 64,
+        forms: &[DIRECTORIES, ATTRIBUTES, LINKS, FILES, &[BtreeDirectory, SparseChunks]],
+        ..PLAIN
+    },
+    Recipe {
+        name: "stripes",
+        mkfs: &["-d", "agcount=4,su=64k,sw=4", "-l", "su=64k", "-m", "rmapbt=1"],
+        size: 400,
+        forms: ALL,
+        ..PLAIN
+    },
+    Recipe {
+        name: "many-ags",
+        size: 1600,
+        mkfs: &["-d", "agcount=18", "-m", "rmapbt=1", "-s", "size=512"],
+        forms: &[DIRECTORIES, ATTRIBUTES, LINKS, FILES, &[BtreeDirectory]],
+        ..PLAIN
+    },
+    Recipe {
+        name: "s4k-i1k",
+        mkfs: &["-s", "size=4096", "-i", "size=1024", "-m", "rmapbt=1,reflink=0"],
+        parts: &[Directories, FragmentedDirectories, Files, Attributes, Links, Odd, Churn(600), SparseInodes],
+        forms: &[DIRECTORIES, ATTRIBUTES, LINKS, FILES, &[RemoteSymlink, BtreeDirectory, SparseChunks]],
+        ..PLAIN
+    },
+    Recipe {
+        name: "i2k-n16k",
+        mkfs: &["-i", "size=2048,nrext64=1", "-n", "size=16384", "-m", "rmapbt=1"],
+        forms: &[DIRECTORIES, LINKS, FILES, &[BtreeDirectory, SparseChunks]],
+        ..PLAIN
+    },
+    Recipe {
+        name: "b1k-n8k",
+        mkfs: &["-b", "size=1024", "-n", "size=8192", "-i", "nrext64=1", "-m", "rmapbt=1"],
+        forms: &[DIRECTORIES, ATTRIBUTES, LINKS, FILES, &[DeepRmap, SparseChunks]],
+        ..PLAIN
+    },
+    Recipe {
+        name: "b1k-plain",
+        mkfs: &["-b", "size=1024", "-m", "finobt=0,reflink=0,bigtime=0", "-i", "sparse=0"],
+        parts: BASIC,
+        forms: &[DIRECTORIES, ATTRIBUTES, LINKS, FILES, &[BtreeDirectory, SplitSymlink]],
+        ..PLAIN
+    },
+    Recipe {
+        name: "inodes",
+        mkfs: &["-d", "agcount=2", "-m", "rmapbt=1"],
+        size: 400,
+        parts: &[Churn(24000), Extents(6000), Shared(1200)],
+        forms: &[&[DeepInodes, DeepExtents, DeepRmap, DeepRefcount]],
+        ..PLAIN
+    },
+    Recipe {
+        name: "big-directory",
+        mkfs: &["-m", "rmapbt=1"],
+        parts: &[BigDirectory(220_000, 20)],
+        forms: &[&[NodeDirectory, DeepDirectoryIndex]],
+        ..PLAIN
+    },
+    Recipe { name: "dirty-1k", mkfs: &["-b", "size=1024", "-m", "rmapbt=1"], end: End::Dirty, ..PLAIN },
+    Recipe {
+        name: "dirty-parent",
+        mkfs: &["-m", "rmapbt=1", "-i", "nrext64=1"],
+        incompat: EXCHANGE | PARENT,
+        parts: EXCHANGED,
+        end: End::Dirty,
+        ..PLAIN
+    },
+    Recipe { name: "dirty-external-log", log: 64, end: End::Dirty, ..PLAIN },
+    Recipe { name: "dirty-stripes", mkfs: &["-l", "su=256k", "-s", "size=4096"], end: End::Dirty, ..PLAIN },
     // Small, for it is opened many thousand times.
     Recipe {
         name: "fuzz",
@@ -284,5 +342,4 @@ pub(super) static RECIPES: &[Recipe] = &[
         parts: &[Directories, Files, Attributes, Links, Reflink],
         ..PLAIN
     },
-    Recipe { name: "ascii-ci", mkfs: &["-n", "version=ci"], parts: &[Cases, Files], guest: true, ..PLAIN },
 ];

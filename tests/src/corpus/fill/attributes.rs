@@ -40,6 +40,13 @@ impl Filler {
         for i in (0..counted).filter(|i| i % 3 == 1) {
             rustix::fs::lremovexattr(&node, format!("user.node-{i:04}"))?;
         }
+        // Small blocks take few values each, so that the index gets a second level of nodes.
+        if block == 1024 {
+            let deep = plain("deep-index")?;
+            for i in 0..700 {
+                set(&deep, &format!("user.deep-{i:04}"), &self.bytes(240))?;
+            }
+        }
         let remote = plain("remote")?;
         let mut lengths = vec![block - 100, block, block + 1, 3 * block + 7, 65536, 12345];
         lengths.retain(|l| (1..=65536).contains(l));

@@ -79,9 +79,9 @@ impl Filler {
         Ok(())
     }
 
-    pub(super) fn big_directory(&mut self, count: u32) -> Result<()> {
+    pub(super) fn big_directory(&mut self, count: u32, length: u32) -> Result<()> {
         let dir = self.dir("big")?;
-        self.entries(&dir, count as usize, 24)?;
+        self.entries(&dir, count as usize, length as usize)?;
         Ok(())
     }
 }

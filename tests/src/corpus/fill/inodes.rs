@@ -50,8 +50,8 @@ impl Filler {
         punch(middle, end)?;
         let files = dir.join("files");
         fs::create_dir(&files)?;
-        // More than there are free inodes in whole chunks.
-        let count = 6500;
+        // More than there are free inodes in whole chunks, and than what is reserved for btrees has room for.
+        let count = 6500 * (4096 / block).clamp(1, 4);
         let mut made = 0;
         while made < count {
             match File::create_new(files.join(format!("{made}"))) {

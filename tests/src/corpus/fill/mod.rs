@@ -37,8 +37,8 @@ pub enum Part {
     Directories,
     /// Directories whose extent map is a btree.
     FragmentedDirectories,
-    /// A directory of this many entries.
-    BigDirectory(u32),
+    /// A directory of this many entries, whose names have that length.
+    BigDirectory(u32, u32),
     /// Files: empty, small, sparse, preallocated, unwritten, in many extents.
     Files,
     /// A file of this many extents.
@@ -53,6 +53,8 @@ pub enum Part {
     Reflink,
     /// This many single shared blocks.
     Shared(u32),
+    /// Files that exchanged their contents, whole and in part.
+    Exchange,
     /// Many inodes made and partly removed.
     Churn(u32),
     /// Inode chunks with holes, in a filesystem without room for whole ones.
@@ -97,7 +99,7 @@ impl Filler {
         match part {
             Part::Directories => self.directories(),
             Part::FragmentedDirectories => self.fragmented_directories(),
-            Part::BigDirectory(n) => self.big_directory(n),
+            Part::BigDirectory(n, length) => self.big_directory(n, length),
             Part::Files => self.files(),
             Part::Extents(n) => self.extents(n),
             Part::Attributes => self.attributes(),
@@ -105,6 +107,7 @@ impl Filler {
             Part::Odd => self.odd(),
             Part::Reflink => self.reflink(),
             Part::Shared(n) => self.shared(n),
+            Part::Exchange => self.exchange(),
             Part::Churn(n) => self.churn(n),
             Part::SparseInodes => self.sparse_inodes(),
             Part::Owners => self.owners(),

@@ -65,4 +65,52 @@ impl Filler {
         }
         Ok(())
     }
+
+    /// Whole files, ranges, and a file in many extents against one in few.
+    pub(super) fn exchange(&mut self) -> Result<()> {
+        let dir = self.dir("exchange")?;
+        let block = self.shape.block;
+        let make = |name: &str, data: &[u8]| -> Result<File> {
+            let path = dir.join(name);
+            fs::write(&path, data)?;
+            let file = OpenOptions::new().read(true).write(true).open(path)?;
+            file.sync_all()?;
+            Ok(file)
+        };
+        let swap = libxfsr::kernel::exchange_range;
+        let (first, second) = (self.bytes(30 * block), self.bytes(30 * block));
+        let whole = (make("whole-1", &first)?, make("whole-2", &second)?);
+        swap((&whole.0, 0), (&whole.1, 0), 30 * block)?;
+        let part = (make("part-1", &first)?, make("part-2", &second)?);
+        swap((&part.0, 3 * block), (&part.1, 11 * block), 7 * block)?;
+        let many = make("many-extents", b"")?;
+        for i in 0..40 {
+            many.write_all_at(&first[..block as usize], i * 2 * block)?;
+            many.sync_all()?;
+        }
+        let few = make("few-extents", &self.bytes(80 * block))?;
+        many.set_len(80 * block)?;
+        swap((&many, 0), (&few, 0), 80 * block)?;
+        let read = |name: &str| fs::read(dir.join(name));
+        anyhow::ensure!(read("whole-1")? == second && read("whole-2")? == first, "nothing was exchanged");
+        Ok(())
+    }
+
+    /// Writes to a clone with a large hint for copies: space is staged for more than is written.
+    pub(in super::super) fn stage_copies(&mut self) -> Result<()> {
+        let dir = self.dir("staged")?;
+        let block = self.shape.block;
+        let original = dir.join("original");
+        fs::write(&original, self.bytes(200 * block))?;
+        File::open(&original)?.sync_all()?;
+        for i in 0..4 {
+            let path = dir.join(format!("clone-{i}"));
+            let clone = File::create_new(&path)?;
+            rustix::fs::ioctl_ficlone(&clone, &File::open(&original)?)?;
+            crate::oracle::xfs_io(&path, &[format!("cowextsize {}", 64 * block)])?;
+            clone.write_all_at(&self.bytes(block), (20 + i * 30) * block)?;
+            clone.sync_all()?;
+        }
+        Ok(())
+    }
 }
