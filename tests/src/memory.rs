@@ -147,6 +147,6 @@ impl Target for Memory {
         Err(libxfsr::Error::unsupported("an image in memory keeps its length"))
     }
     fn io(&self) -> Io {
-        Io { logical: 512, physical: 512, read_only: false }
+        Io { logical: 512, physical: 512, read_only: false, direct_align: 0 }
     }
 }

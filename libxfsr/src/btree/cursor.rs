@@ -1,8 +1,8 @@
 //! Finding a record and walking from it in both directions; queries over ranges, also where records overlap.
 
-use super::{Kind, Node, Store};
+use super::{Kind, Node, Store, corrupt};
 use crate::cache::OnDamage;
-use crate::error::{Corruption, Result, Rule};
+use crate::error::{Corruption, Error, Result, Rule};
 use std::cmp::Ordering;
 use std::marker::PhantomData;
 use std::ops::ControlFlow;
@@ -24,6 +24,14 @@ pub struct Cursor<'s, K, S> {
     store: &'s S,
     path: Vec<(Node, usize)>,
     kind: PhantomData<K>,
+}
+
+/// A record that does not lie beyond the one that was seen before: a leaf that is pointed to twice, or records in disorder. Who
+/// walks on would walk long: a tree of a few blocks that share their children has more paths than anyone can follow.
+fn disorder<K: Kind, S: Store>(store: &S, leaf: &Node, found: &K::Key, after: &K::Key, forward: bool) -> Error {
+    let way = if forward { "after" } else { "before" };
+    let c = corrupt(store, leaf.at(), "recs", Rule::Order).found(K::show(found));
+    c.expected(format_args!("{way} {}", K::show(after))).into()
 }
 
 impl<'s, K: Kind, S: Store> Cursor<'s, K, S> {
@@ -56,6 +64,9 @@ impl<'s, K: Kind, S: Store> Cursor<'s, K, S> {
     }
 
     fn settle(mut self, leaf: Node, after: usize, key: &K::Key, which: Lookup) -> Result<Option<Self>> {
+        if !self.has_records(&leaf)? {
+            return Ok(None);
+        }
         let exact =
             after > 0 && leaf.record::<K>(after - 1).is_some_and(|r| K::compare(&K::low(&r), key) == Ordering::Equal);
         let len = leaf.len();
@@ -65,9 +76,6 @@ impl<'s, K: Kind, S: Store> Cursor<'s, K, S> {
                 self.path.push((leaf, after));
                 if after < len {
                     return Ok(Some(self));
-                }
-                if len == 0 {
-                    return Ok(None);
                 }
                 if let Some(top) = self.path.last_mut() {
                     top.1 = len - 1;
@@ -117,12 +125,21 @@ impl<'s, K: Kind, S: Store> Cursor<'s, K, S> {
         loop {
             let at = if last { node.len().saturating_sub(1) } else { 0 };
             if node.level() == 0 {
-                let any = !node.is_empty();
+                let any = self.has_records(&node)?;
                 self.path.push((node, at));
                 return Ok(any);
             }
             node = self.descend(node, at)?;
         }
+    }
+
+    /// Whether a leaf has records. Only that of a tree without any may have none: another would look like the end of the tree.
+    fn has_records(&self, leaf: &Node) -> Result<bool> {
+        if leaf.is_empty() && !self.path.is_empty() {
+            let c = corrupt(self.store, leaf.at(), "numrecs", Rule::Count).found(0).expected("at least 1");
+            return Err(c.into());
+        }
+        Ok(!leaf.is_empty())
     }
 
     /// The record.
@@ -147,6 +164,20 @@ impl<'s, K: Kind, S: Store> Cursor<'s, K, S> {
     }
 
     fn step(&mut self, forward: bool) -> Result<bool> {
+        let Some(before) = self.record() else { return Ok(false) };
+        if !self.neighbour(forward)? {
+            return Ok(false);
+        }
+        let (Some((leaf, _)), Some(now)) = (self.path.last(), self.record()) else { return Ok(false) };
+        let (before, now) = (K::low(&before), K::low(&now));
+        let order = if forward { Ordering::Greater } else { Ordering::Less };
+        if K::compare(&now, &before) == order {
+            return Ok(true);
+        }
+        Err(disorder::<K, S>(self.store, leaf, &now, &before, forward))
+    }
+
+    fn neighbour(&mut self, forward: bool) -> Result<bool> {
         while let Some((node, i)) = self.path.pop() {
             let to = if forward { Some(i + 1).filter(|i| *i < node.len()) } else { i.checked_sub(1) };
             let Some(to) = to else { continue };
@@ -173,7 +204,7 @@ pub fn query<K: Kind, S: Store>(
 ) -> Result<()> {
     if K::OVERLAPPING {
         let root = Node::root(store, OnDamage::Fail)?;
-        let _ = query_overlapping::<K, S>(store, &root, low, high, each)?;
+        let _ = query_overlapping::<K, S>(store, &root, (low, high), &mut None, each)?;
         return Ok(());
     }
     // The record before may reach into the range.
@@ -196,19 +227,24 @@ pub fn query<K: Kind, S: Store>(
     Ok(())
 }
 
-/// Depth is bounded: [`Node::read`] demands that each level is one below its parent.
+/// Depth is bounded: [`Node::read`] demands that each level is one below its parent. So is the number of blocks: every leaf must
+/// have records, beyond those seen before.
 fn query_overlapping<K: Kind, S: Store>(
     store: &S,
     node: &Node,
-    low: &K::Key,
-    high: &K::Key,
+    (low, high): (&K::Key, &K::Key),
+    last: &mut Option<K::Key>,
     each: &mut dyn FnMut(&K::Record) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>> {
     let touches =
         |l: &K::Key, h: &K::Key| K::compare(l, high) != Ordering::Greater && K::compare(h, low) != Ordering::Less;
     if node.level() == 0 {
         for r in node.records::<K>() {
-            if touches(&K::low(r), &K::high(r)) && each(r).is_break() {
+            let key = K::low(r);
+            if let Some(before) = last.replace(key).filter(|b| K::compare(&key, b) != Ordering::Greater) {
+                return Err(disorder::<K, S>(store, node, &key, &before, true));
+            }
+            if touches(&key, &K::high(r)) && each(r).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
@@ -218,7 +254,10 @@ fn query_overlapping<K: Kind, S: Store>(
         let (Some(l), Some(h), Some(p)) = (node.key::<K>(i), node.high_key::<K>(i), node.pointer(i)) else { break };
         if touches(&l, &h) {
             let child = Node::read(store, p, node.level() - 1, OnDamage::Fail)?;
-            if query_overlapping::<K, S>(store, &child, low, high, each)?.is_break() {
+            if child.is_empty() {
+                return Err(corrupt(store, Some(p), "numrecs", Rule::Count).found(0).expected("at least 1").into());
+            }
+            if query_overlapping::<K, S>(store, &child, (low, high), last, each)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }

@@ -42,6 +42,15 @@ pub fn queue_attribute(rdev: u64, name: &str) -> Option<u64> {
     sys_number(&dir.join("queue").join(name)).or_else(|| sys_number(&dir.join("../queue").join(name)))
 }
 
+/// What the kernel demands for direct I/O on a file; 0 where it cannot, or (before Linux 6.1) does not say.
+fn direct_align(file: &File) -> u32 {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    match statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) {
+        Ok(s) if s.stx_mask & StatxFlags::DIOALIGN.bits() != 0 => s.stx_dio_mem_align.max(s.stx_dio_offset_align),
+        _ => 0,
+    }
+}
+
 /// Undoes the octal escapes of a line of mountinfo.
 fn unescape_mountinfo(s: &str) -> PathBuf {
     use std::os::unix::ffi::OsStringExt;
@@ -168,7 +177,7 @@ impl FileTarget {
         let attribute = |n: &str| if device { queue_attribute(meta.rdev(), n) } else { None };
         let logical = attribute("logical_block_size").unwrap_or(512) as u32;
         let physical = attribute("physical_block_size").unwrap_or(u64::from(logical)) as u32;
-        let io = Io { logical, physical, read_only: access == Access::Read };
+        let io = Io { logical, physical, read_only: access == Access::Read, direct_align: direct_align(&file) };
         Ok(Self { name, file, len, device, access, io, mounted })
     }
 

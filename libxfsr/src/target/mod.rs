@@ -1,13 +1,22 @@
 //! Where bytes live: files and devices, and what wraps them.
 //!
 //! A [`Target`] is positional and shared: every method takes `&self` and may be called from many threads.
+//!
+//! [`FileTarget`] and [`Xfile`] hold bytes. The others wrap a target: [`Overlay`] keeps writes in memory, [`Undo`] saves what is
+//! overwritten, and for tests [`Recorder`] makes the images that a crash would leave, [`Faulty`] fails as devices do.
 
+mod faulty;
 mod file;
 mod overlay;
+mod recorder;
+mod undo;
 mod xfile;
 
+pub use faulty::{Fault, Faulty, On};
 pub use file::{Access, FileTarget, mount_of, mount_of_device, queue_attribute};
 pub use overlay::Overlay;
+pub use recorder::{Change, Event, Recorder};
+pub use undo::{Restored, Undo, restore};
 pub use xfile::Xfile;
 
 use crate::error::{Error, Result};
@@ -21,6 +30,8 @@ pub struct Io {
     pub physical: u32,
     /// Writes are refused.
     pub read_only: bool,
+    /// Alignment of offsets, lengths and memory in bytes for I/O past the page cache; 0 where that is not possible.
+    pub direct_align: u32,
 }
 
 /// Bytes at positions.
@@ -37,6 +48,18 @@ pub trait Target: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`Error::Io`]; then any part may have been written.
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()>;
+    /// Writes pieces one after the other from `offset` on.
+    ///
+    /// # Errors
+    /// As [`Target::write_at`].
+    fn write_vectored_at(&self, pieces: &[&[u8]], offset: u64) -> Result<()> {
+        let mut at = offset;
+        for piece in pieces {
+            self.write_at(piece, at)?;
+            at = at.saturating_add(piece.len() as u64);
+        }
+        Ok(())
+    }
     /// Returns when everything written before is durable, through the device's own cache too.
     ///
     /// # Errors

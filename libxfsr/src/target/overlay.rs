@@ -118,7 +118,7 @@ impl Target for Overlay {
         Err(crate::Error::unsupported("an overlay has the length of what lies below it"))
     }
     fn io(&self) -> Io {
-        Io { read_only: false, ..self.below.io() }
+        Io { read_only: false, direct_align: 0, ..self.below.io() }
     }
 }
 

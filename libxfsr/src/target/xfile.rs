@@ -85,7 +85,7 @@ impl Target for Xfile {
         self.file.set_len(len).map_err(|e| io_error("set length", &self.name, 0, len, e))
     }
     fn io(&self) -> Io {
-        Io { logical: 1, physical: 4096, read_only: false }
+        Io { logical: 1, physical: 4096, read_only: false, direct_align: 0 }
     }
 }
 
