@@ -11,15 +11,20 @@
 //! Planning touches no target: whatever is refused is refused there, before the first write. Defaults, geometry and the bytes
 //! written follow what mkfs.xfs 6.1 was observed to do; the tests of the program `xfsr-mkfs` compare the two byte for byte.
 
+mod agsize;
+mod features;
 mod groups;
 mod inodes;
 mod layout;
 mod logsize;
 mod options;
 pub mod probe;
+mod realtime;
 mod record;
 mod report;
 mod reservation;
+mod sizes;
+mod stripes;
 mod superblock;
 pub mod write;
 
