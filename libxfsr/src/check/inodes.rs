@@ -31,8 +31,10 @@ pub(super) enum Flag {
     Partial = 0x20,
     /// On an unlinked list.
     Orphan = 0x40,
+    /// Belongs to the metadata directory tree.
+    Metadata = 0x80,
 }
-const FLAGS: u8 = Flag::Reflink as u8 | Flag::Partial as u8 | Flag::Orphan as u8;
+const FLAGS: u8 = Flag::Reflink as u8 | Flag::Partial as u8 | Flag::Orphan as u8 | Flag::Metadata as u8;
 
 struct Chunks {
     starts: Vec<u32>,
@@ -266,6 +268,9 @@ impl Scan<'_> {
         if !broken {
             if core.is_reflink() {
                 self.table.set(slot, Flag::Reflink);
+            }
+            if core.is_metadata() {
+                self.table.set(slot, Flag::Metadata);
             }
             batch.used.inode(self.usage, ino, core, realtime);
             values::check(self.volume, self.found, self.table, slot, ino, bytes, core);

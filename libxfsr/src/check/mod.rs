@@ -11,6 +11,7 @@ mod directory;
 mod forks;
 mod inodes;
 mod links;
+mod metadir;
 mod owners;
 mod parents;
 mod paths;
@@ -162,17 +163,9 @@ pub fn check(volume: &Volume, control: &Control<'_>) -> Result<Outcome> {
 
 /// Says which parts this filesystem has that no pass examines yet.
 fn unsupported(volume: &Volume, found: &Findings) {
-    let f = &volume.geometry.features;
-    let parts = [
-        (
-            volume.geometry.rt_blocks > 0 && f.metadir(),
-            "realtime groups",
-            "bitmap, summary, reverse mappings and reference counts",
-        ),
-        (f.metadir(), "metadata directories", "paths and contents of metadata files"),
-    ];
-    for (_, what, why) in parts.into_iter().filter(|p| p.0) {
-        found.skip(what, format_args!("{why}: this version has no check of it"));
+    if volume.geometry.rt_groups > 0 {
+        let why = "bitmap, summary, reverse mappings and reference counts: this version has no check of it";
+        found.skip("realtime groups", why);
     }
 }
 
@@ -208,6 +201,7 @@ fn everything(volume: &Volume, control: &Control<'_>, found: &Findings) -> Resul
     let dirs = directory::Pass { volume, found, table: &table, control };
     counts.entries = dirs.run()?;
     control.begin("links");
+    metadir::check(volume, &table, found);
     links::check(volume, &table, found);
     control.check()?;
     parents::check(volume, &table, found, control)?;

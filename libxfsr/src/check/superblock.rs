@@ -70,9 +70,12 @@ pub(super) fn check(volume: &Volume, found: &Findings) {
 fn secondary(volume: &Volume, ag: AgNumber, sb: &Superblock, found: &Findings) {
     let (mut ours, theirs) = (without_counters(sb), without_counters(&volume.superblock));
     // mkfs writes most copies before it has these inodes, and the kernel never fills them in.
-    for (a, b) in
-        [(&mut ours.rootino, theirs.rootino), (&mut ours.rbmino, theirs.rbmino), (&mut ours.rsumino, theirs.rsumino)]
-    {
+    for (a, b) in [
+        (&mut ours.rootino, theirs.rootino),
+        (&mut ours.rbmino, theirs.rbmino),
+        (&mut ours.rsumino, theirs.rsumino),
+        (&mut ours.metadirino, theirs.metadirino),
+    ] {
         if a.get() == NULL_INO {
             *a = b;
         }

@@ -21,8 +21,18 @@ pub(super) fn features(options: &Options, devices: &Devices) -> Result<Features>
     if !reflink && options.data.cowextsize.is_some_and(|c| c > 0) {
         return refuse("-d cowextsize", options.data.cowextsize.unwrap_or(0), "it needs -m reflink=1");
     }
-    if m.metadir == Some(true) {
-        return refuse("-m metadir", 1, "this version cannot make a metadata directory tree; leave the option out");
+    let metadir = m.metadir.unwrap_or(false);
+    if metadir && rt {
+        return refuse(
+            "-m metadir",
+            1,
+            "this version makes no realtime groups, which a realtime device then needs; leave -m metadir or -r rtdev out",
+        );
+    }
+    // The kernel wants both: what rewrites a realtime file exchanges its blocks.
+    let exchange = options.inode.exchange.unwrap_or(metadir);
+    if metadir && !exchange {
+        return refuse("-i exchange", 0, "-m metadir=1 needs it; leave one of the two out");
     }
     let mut ro = RoCompat::empty();
     ro.set(RoCompat::FINOBT, finobt);
@@ -33,7 +43,8 @@ pub(super) fn features(options: &Options, devices: &Devices) -> Result<Features>
     incompat.set(Incompat::SPINODES, options.inode.sparse.unwrap_or(true));
     incompat.set(Incompat::BIGTIME, m.bigtime.unwrap_or(true));
     incompat.set(Incompat::NREXT64, options.inode.nrext64.unwrap_or(false));
-    incompat.set(Incompat::EXCHRANGE, options.inode.exchange.unwrap_or(false));
+    incompat.set(Incompat::EXCHRANGE, exchange);
+    incompat.set(Incompat::METADIR, metadir);
     incompat.set(Incompat::PARENT, options.naming.parent.unwrap_or(false));
     let mut version =
         Version::NLINK | Version::ALIGN | Version::LOGV2 | Version::EXTFLG | Version::DIRV2 | Version::MOREBITS;

@@ -1,7 +1,9 @@
-//! The first inode chunk: root directory, realtime bitmap, realtime summary, and free inodes.
+//! The first inode chunk: root directory, then realtime bitmap and summary or the metadata directories, then free inodes.
 
 use super::layout::{Hints, Plan};
+use crate::format::attr::AttrFlags;
 use crate::format::btree::{BmbtRec, Extent};
+use crate::format::inode::{Flags, Flags2, MetaType};
 use crate::format::seal_checksum;
 use crate::units::{AgIno, AgNumber, NULL_AGINO};
 use std::mem::offset_of;
@@ -17,7 +19,8 @@ struct Core {
     mode: U16,
     version: u8,
     format: u8,
-    zero1: [u8; 10],
+    metatype: U16,
+    zero1: [u8; 8],
     nlink: U32,
     projid_lo: U16,
     projid_hi: U16,
@@ -64,6 +67,20 @@ const BIGTIME_OFFSET: i128 = 1 << 31;
 const LOCAL: u8 = 1;
 const EXTENTS: u8 = 2;
 
+/// Name of the directory of the realtime groups' files.
+const GROUPS: &[u8] = b"rtgroups";
+/// Directory entry's type of a directory.
+const TYPE_DIRECTORY: u8 = 2;
+/// Where the attribute fork begins that a parent pointer needs, in units of 8 bytes.
+const ATTR_FORK: u8 = 24;
+/// `di_flags` of a directory in the metadata tree.
+const METADATA_DIRECTORY: Flags = Flags::IMMUTABLE
+    .union(Flags::SYNC)
+    .union(Flags::NOATIME)
+    .union(Flags::NODUMP)
+    .union(Flags::NODEFRAG)
+    .union(Flags::NOSYMLINKS);
+
 /// Contents of one of the realtime section's files.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct File {
@@ -71,8 +88,23 @@ pub(super) struct File {
     pub(super) extent: Option<Extent>,
 }
 
-/// The whole chunk's bytes.
-pub(super) fn chunk(plan: &Plan, now: std::time::SystemTime, bitmap: &File, summary: &File) -> Vec<u8> {
+/// An inode that mkfs makes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Made {
+    /// The root directory.
+    Root,
+    /// The realtime bitmap.
+    Bitmap(File),
+    /// Its summary.
+    Summary(File),
+    /// Root of the metadata directory tree.
+    MetadataRoot,
+    /// The directory of the realtime groups' files, in that tree.
+    Groups,
+}
+
+/// The whole chunk's bytes; `made` are its first inodes, the others are free.
+pub(super) fn chunk(plan: &Plan, now: std::time::SystemTime, made: &[Made]) -> Vec<u8> {
     let g = &plan.geometry;
     let count = g.inodes_per_block().max(64);
     let (_, first) = g.split_ino(g.root_ino);
@@ -84,13 +116,16 @@ pub(super) fn chunk(plan: &Plan, now: std::time::SystemTime, bitmap: &File, summ
         core.next_unlinked = U32::new(NULL_AGINO);
         core.ino = U64::new(g.join_ino(AgNumber(0), AgIno(first.0 + n)).0);
         core.uuid = g.meta_uuid;
-        let fork = match n {
-            0 => root_directory(plan, &mut core),
-            1 => file(plan, &mut core, bitmap, NEWRTBM),
-            2 => file(plan, &mut core, summary, 0),
-            _ => Vec::new(),
+        let this = made.get(n as usize);
+        let fork = match this {
+            Some(Made::Root) => root_directory(plan, &mut core),
+            Some(Made::Bitmap(f)) => file(plan, &mut core, f, NEWRTBM),
+            Some(Made::Summary(f)) => file(plan, &mut core, f, 0),
+            Some(Made::MetadataRoot) => metadata_root(&mut core),
+            Some(Made::Groups) => groups_directory(plan, &mut core),
+            None => Vec::new(),
         };
-        if n < 3 {
+        if this.is_some() {
             used(plan, &mut core, now);
         }
         let mut bytes = core.as_bytes().to_vec();
@@ -115,7 +150,9 @@ fn used(plan: &Plan, core: &mut Core, now: std::time::SystemTime) {
     };
     core.atime = stamp(0);
     (core.mtime, core.ctime, core.crtime) = (stamp(nanos), stamp(nanos), stamp(nanos));
-    core.aformat = EXTENTS;
+    if core.aformat == 0 {
+        core.aformat = EXTENTS;
+    }
     if core.changecount.get() == 0 {
         core.changecount = U64::new(2);
     }
@@ -149,10 +186,58 @@ fn root_directory(plan: &Plan, core: &mut Core) -> Vec<u8> {
         core.flags2 = U64::new(COWEXTSIZE);
         core.cowextsize = U32::new(cowextsize);
     }
-    // No entries, and the parent: the root itself. A root inode's number always fits 32 bits.
-    let mut fork = vec![0, 0];
-    fork.extend(U32::new(g.root_ino.0 as u32).as_bytes());
+    directory(core, g.root_ino.0, &[])
+}
+
+/// Contents of a directory in short form: names and inodes, all of directories. The inodes of the first chunk fit 32 bits.
+fn directory(core: &mut Core, parent: u64, entries: &[(&[u8], u64)]) -> Vec<u8> {
+    let mut fork = vec![entries.len() as u8, 0];
+    fork.extend(U32::new(parent as u32).as_bytes());
+    // Where the entry would lie in a block: behind its header and the two dots.
+    let mut offset = 0x60;
+    for (name, ino) in entries {
+        fork.push(name.len() as u8);
+        fork.extend(U16::new(offset).as_bytes());
+        fork.extend(*name);
+        fork.push(TYPE_DIRECTORY);
+        fork.extend(U32::new(*ino as u32).as_bytes());
+        offset += (name.len() as u16 + 12).next_multiple_of(8);
+    }
     core.size = U64::new(fork.len() as u64);
+    fork
+}
+
+/// What all directories of the metadata tree have in common.
+fn metadata_directory(core: &mut Core, links: u32) {
+    core.mode = U16::new(0o40000);
+    core.format = LOCAL;
+    core.nlink = U32::new(links);
+    core.metatype = U16::new(MetaType::Dir as u16);
+    core.flags = U16::new(METADATA_DIRECTORY.bits());
+    core.flags2 = U64::new(Flags2::METADATA.bits());
+}
+
+fn metadata_root(core: &mut Core) -> Vec<u8> {
+    metadata_directory(core, 3);
+    let own = core.ino.get();
+    directory(core, own, &[(GROUPS, own + 1)])
+}
+
+fn groups_directory(plan: &Plan, core: &mut Core) -> Vec<u8> {
+    metadata_directory(core, 2);
+    let parent = core.ino.get() - 1;
+    let mut fork = directory(core, parent, &[]);
+    if plan.geometry.features.parent() {
+        core.forkoff = ATTR_FORK;
+        core.aformat = LOCAL;
+        fork.resize(usize::from(ATTR_FORK) * 8, 0);
+        // One attribute, a parent pointer: the name in the parent; the parent's number and generation, which is 0.
+        let length = 4 + 3 + GROUPS.len() + 12;
+        fork.extend([0, length as u8, 1, 0, GROUPS.len() as u8, 12, AttrFlags::PARENT.bits()]);
+        fork.extend(GROUPS);
+        fork.extend(U64::new(parent).as_bytes());
+        fork.extend([0; 4]);
+    }
     fork
 }
 

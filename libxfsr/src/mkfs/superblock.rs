@@ -1,6 +1,6 @@
 //! The superblock of a plan.
 
-use super::layout::Draft;
+use super::layout::{Draft, TIB};
 use crate::format::features::Version;
 use crate::format::superblock::{MAGIC, Superblock};
 use crate::units::NULL_INO;
@@ -60,6 +60,15 @@ pub(super) fn build(d: &Draft) -> Superblock {
         sb.logsectsize = U16::new(d.log_sector_size as u16);
     }
     sb.logsunit = U32::new(if d.log_sunit == 0 { 1 } else { (d.log_sunit as u32) << bl });
+    if d.features.metadir() {
+        sb.metadirino = U64::new(NULL_INO);
+        // Found through the metadata directories instead.
+        (sb.rbmino, sb.rsumino) = (U64::new(0), U64::new(0));
+        // Without a realtime section: what a group would have, 1 TiB, were one added.
+        let group = (TIB >> bl) / d.rt_extsize;
+        sb.rgextents = U32::new(group as u32);
+        sb.rgblklog = ceil_log(group * d.rt_extsize);
+    }
     sb.features2 = U32::new(d.features.features2.bits());
     sb.bad_features2 = sb.features2;
     sb.features_ro_compat = U32::new(d.features.ro_compat.bits());

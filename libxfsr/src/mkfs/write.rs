@@ -1,7 +1,7 @@
 //! Putting a [`Plan`] on its targets: only metadata is written, every other byte is left or punched.
 
 use super::groups::Group;
-use super::inodes::{self, File};
+use super::inodes::{self, File, Made};
 use super::layout::Plan;
 use super::record;
 use crate::error::{Error, Result};
@@ -79,8 +79,12 @@ pub fn write(plan: &Plan, targets: &Targets<'_>, options: &WriteOptions) -> Resu
     sb.icount = U64::new(inodes);
     sb.ifree = U64::new(inodes - 3);
     sb.fdblocks = U64::new(sb.fdblocks.get().saturating_sub(used));
-    sb.rbmino = U64::new(g.root_ino.0 + 1);
-    sb.rsumino = U64::new(g.root_ino.0 + 2);
+    if g.features.metadir() {
+        sb.metadirino = U64::new(g.root_ino.0 + 1);
+    } else {
+        sb.rbmino = U64::new(g.root_ino.0 + 1);
+        sb.rsumino = U64::new(g.root_ino.0 + 2);
+    }
     targets.data.flush()?;
     log.flush()?;
     targets.data.write_at(&sector(&sb, g), 0)?;
@@ -133,7 +137,12 @@ fn first_chunk(plan: &Plan, group: &mut Group, options: &WriteOptions) -> Result
             file.extent = Some(Extent { offset: 0, start: group.fsblock(g, start).0, count, unwritten: false });
         }
     }
-    let bytes = inodes::chunk(plan, options.now, &files[0], &files[1]);
+    let made = if g.features.metadir() {
+        [Made::Root, Made::MetadataRoot, Made::Groups]
+    } else {
+        [Made::Root, Made::Bitmap(files[0]), Made::Summary(files[1])]
+    };
+    let bytes = inodes::chunk(plan, options.now, &made);
     Ok((files, bytes))
 }
 
@@ -155,6 +164,8 @@ fn groups(plan: &Plan, target: &dyn Target, first: &Group) -> Result<()> {
         sb.frextents = U64::new(0);
         if !(g.ag_count > 1 && tell.contains(&ag.0)) || ag.0 == 0 {
             sb.rootino = U64::new(NULL_INO);
+        } else if g.features.metadir() {
+            sb.metadirino = U64::new(g.root_ino.0 + 1);
         }
         let mut bytes = Vec::with_capacity(BATCH.min(64 << 10));
         bytes.extend(sector(&sb, g));

@@ -115,7 +115,11 @@ fn copy_all(devices: &Devices, to: &Path) -> Result<Devices> {
 
 /// mkfs, features, and the contents.
 fn make(recipe: &Recipe, devices: &Devices) -> Result<()> {
-    oracle::mkfs_xfs(recipe.mkfs, devices)?;
+    if recipe.metadir {
+        make_metadir(&devices.data)?;
+    } else {
+        oracle::mkfs_xfs(recipe.mkfs, devices)?;
+    }
     if recipe.incompat != 0 {
         set_incompat(&devices.data, recipe.incompat)?;
     }
@@ -126,6 +130,19 @@ fn make(recipe: &Recipe, devices: &Devices) -> Result<()> {
         filler.part(*part)?;
     }
     mount.unmount()
+}
+
+/// A filesystem with a metadata directory tree, which mkfs.xfs 6.1 cannot make. What is proven by it, the kernel's use of it proves.
+fn make_metadir(image: &Path) -> Result<()> {
+    use libxfsr::mkfs::{self, write};
+    let mut options = mkfs::Options::default();
+    options.metadata.metadir = Some(true);
+    options.metadata.rmapbt = Some(true);
+    let target = libxfsr::target::FileTarget::open(image, libxfsr::target::Access::Write)?;
+    let plan = mkfs::plan(&options, &mkfs::Devices::file(fs::metadata(image)?.len()))?;
+    let targets = write::Targets { data: &target, log: None, rt: None };
+    write::write(&plan, &targets, &write::WriteOptions::default())?;
+    Ok(())
 }
 
 /// As [`make`], with the guest's kernel; gives the manifest too, because this kernel may not mount the image at all.

@@ -58,7 +58,7 @@ impl Recipe {
 
     /// Whether `xfs_repair -n` 6.1 knows all features and shall find nothing.
     pub fn stock_clean(&self) -> bool {
-        self.incompat == 0 && self.end == End::Clean
+        self.incompat == 0 && !self.metadir && self.end == End::Clean
     }
 
     fn key(&self) -> String {

@@ -25,6 +25,8 @@ pub struct Recipe {
     pub mkfs: &'static [&'static str],
     /// Incompatible features set after mkfs, which mkfs.xfs 6.1 does not know.
     pub incompat: u32,
+    /// Made by the library's own mkfs, with a metadata directory tree and reverse mappings; `mkfs` is empty then.
+    pub metadir: bool,
     /// Size of an external log in MiB; 0 for an internal one.
     pub log: u64,
     /// Size of a realtime device in MiB; 0 for none.
@@ -93,6 +95,7 @@ const PLAIN: Recipe = Recipe {
     size: 300,
     mkfs: &[],
     incompat: 0,
+    metadir: false,
     log: 0,
     rt: 0,
     mount: "",
@@ -192,6 +195,13 @@ pub(super) static RECIPES: &[Recipe] = &[
         parts: &[Directories, Files, Attributes, Links, Odd, Reflink, Shared(200), Churn(600), SparseInodes],
         quick: true,
         forms: &[DIRECTORIES, ATTRIBUTES, LINKS, FILES, &[RemoteSymlink, SparseChunks, DeepFreeSpace, LargeCounters]],
+        ..PLAIN
+    },
+    Recipe {
+        name: "metadir",
+        metadir: true,
+        parts: &[Directories, Files, Attributes, Links, Odd, Reflink, Shared(100), Churn(600)],
+        quick: true,
         ..PLAIN
     },
     Recipe { name: "dirty", mkfs: &["-m", "rmapbt=1"], end: End::Dirty, quick: true, ..PLAIN },

@@ -116,6 +116,13 @@ impl Dir<'_> {
             let c = self.bad("filetype", Rule::Mismatch, block).found(format_args!("{} has type {ftype}", shown()));
             self.tell(c.expected(kind as u8));
         }
+        let own = table.slot(self.ino).is_some_and(|s| table.is(s, Flag::Metadata));
+        if table.is(slot, Flag::Metadata) != own {
+            let (what, other) =
+                if own { ("a file of users", "metadata files") } else { ("a metadata file", "files of users") };
+            let c = self.bad("inumber", Rule::Flags, block).found(format_args!("{} names {what}", shown()));
+            self.tell(c.expected(format_args!("{other} only in this directory")));
+        }
         if kind == FileType::Directory {
             let before = self
                 .parents
