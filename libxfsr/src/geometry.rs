@@ -234,7 +234,12 @@ impl Geometry {
             blocks,
             "less than 8 EiB",
         )?;
-        require(bl + sb.dirblklog <= 16, "dirblklog", sb.dirblklog, "directory blocks of at most 64 KiB")?;
+        require(
+            u32::from(bl) + u32::from(sb.dirblklog) <= 16,
+            "dirblklog",
+            sb.dirblklog,
+            "directory blocks of at most 64 KiB",
+        )?;
         require(sb.imax_pct <= 100, "imax_pct", sb.imax_pct, "0 to 100")?;
         let required = Version::NLINK | Version::DIRV2 | Version::MOREBITS | Version::LOGV2;
         require(

@@ -5,7 +5,7 @@ use super::owners::{Batch, Observed};
 use super::realtime::RtExtent;
 use crate::btree::{self, kinds::Bmap};
 use crate::error::{Corruption, ForkKind, Rule};
-use crate::format::btree::{Extent, MAX_FILE_BLOCK, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_UNWRITTEN};
+use crate::format::btree::{Extent, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_UNWRITTEN};
 use crate::format::inode::{Dinode, Format, extents_in_fork, fork_bytes};
 use crate::inode::fork::ForkStore;
 use crate::units::{FileBlock, FsBlock, Ino, RtBlock};
@@ -43,7 +43,9 @@ impl Fork<'_> {
             return;
         }
         self.blocks += e.count;
-        let last = e.offset.checked_add(e.count).filter(|l| *l <= MAX_FILE_BLOCK);
+        // Extents lie below the largest file size; an attribute fork has 32 bits of blocks.
+        let limit = if self.kind == ForkKind::Attr { 1 << 32 } else { (g.max_file_size() >> g.block_log) + 1 };
+        let last = e.offset.checked_add(e.count).filter(|l| *l <= limit);
         if e.offset < self.end {
             self.found.add(
                 self.bad("startoff", Rule::Order, Some(e.offset))

@@ -88,6 +88,11 @@ impl Dir<'_> {
     fn entry(&mut self, name: &[u8], child: Ino, ftype: u8, block: Option<u64>) {
         let table = self.pass.table;
         self.name(name);
+        let dots = name == b"." || name == b"..";
+        if dots && self.pass.volume.geometry.features.ftype() && ftype != FileType::Directory as u8 {
+            let c = self.bad("filetype", Rule::Mismatch, block).expected(FileType::Directory as u8);
+            self.tell(c.found(format_args!("{} has type {ftype}", crate::text::escape(name))));
+        }
         if name == b"." {
             if child != self.ino {
                 self.tell(self.bad(".", Rule::Mismatch, block).found(child).expected(self.ino));

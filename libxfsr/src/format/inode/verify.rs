@@ -367,14 +367,8 @@ pub fn check_dinode(bytes: &[u8], ino: Ino, at: &Context<'_>, report: &mut dyn F
             report(e);
         }
     };
-    if core.is_free() {
-        note(s.require(core.nlink.get() == 0, "nlink", Rule::Count, core.nlink, "0 in a free inode"));
-        note(s.require(core.nblocks.get() == 0, "nblocks", Rule::Count, core.nblocks, "0 in a free inode"));
-        return;
-    }
-    let (kind, flags, size) = (core.kind(), core.flags(), core.size.get());
     note(s.require(
-        Flags::all().contains(flags),
+        Flags::all().contains(core.flags()),
         "flags",
         Rule::Flags,
         format_args!("{:#x}", core.flags.get()),
@@ -387,6 +381,12 @@ pub fn check_dinode(bytes: &[u8], ino: Ino, at: &Context<'_>, report: &mut dyn F
         format_args!("{:#x}", core.flags2.get()),
         "known bits",
     ));
+    if core.is_free() {
+        note(s.require(core.nlink.get() == 0, "nlink", Rule::Count, core.nlink, "0 in a free inode"));
+        note(s.require(core.nblocks.get() == 0, "nblocks", Rule::Count, core.nblocks, "0 in a free inode"));
+        return;
+    }
+    let (kind, flags, size) = (core.kind(), core.flags(), core.size.get());
     note(s.require(
         core.has_attr_fork() || core.aformat == super::Format::Extents as u8,
         "aformat",

@@ -1,0 +1,109 @@
+//! The damage matrix: every field that xfs_db can reach, seven verbs, with a right and with a stale checksum, on the library's check
+//! and on `xfs_repair -n`. An interrupted run goes on where it was.
+//!
+//! `xfsr-damage [--quiet-only] [--no-stale] [--workers N] [--only TEXT] [--list FILE] IMAGE...`
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use xfsr_tests::corpus;
+use xfsr_tests::damage::{self, Checksum, matrix};
+
+const USAGE: &str = "xfsr-damage [options] IMAGE...
+  --quiet-only   ask xfs_repair only where the library finds nothing
+  --no-stale     without the cases whose checksum is left stale
+  --workers N    copies worked on at the same time (2)
+  --only TEXT    only structures whose name contains TEXT
+  --list FILE    one line per case: image, structure, commands, field, verb, checksum, xfs_repair, first finding, ms";
+
+fn main() -> Result<()> {
+    let (mut ask, mut stale, mut workers) = (matrix::Ask::All, true, 2);
+    let (mut only, mut list, mut images) = (String::new(), None, Vec::new());
+    let mut arguments = std::env::args().skip(1);
+    while let Some(a) = arguments.next() {
+        let mut value = || arguments.next().with_context(|| format!("{a} needs a value\n{USAGE}"));
+        match a.as_str() {
+            "--quiet-only" => ask = matrix::Ask::Quiet,
+            "--no-stale" => stale = false,
+            "--workers" => workers = value()?.parse().context("--workers")?,
+            "--only" => only = value()?,
+            "--list" => list = Some(std::fs::File::create(value()?)?),
+            image if !image.starts_with('-') && corpus::all().iter().any(|r| r.name == image) => {
+                images.push(image.to_owned());
+            }
+            other => bail!("{other}: no such option or image\n{USAGE}"),
+        }
+    }
+    if images.is_empty() {
+        bail!("{USAGE}");
+    }
+    println!("{}, library {}\n", matrix::versions()?, env!("CARGO_PKG_VERSION"));
+    let mut missed = Vec::new();
+    let (mut panics, mut slow) = (Vec::new(), 0);
+    let mut whole = Vec::new();
+    for image in &images {
+        let Some(devices) = corpus::obtain(image) else { bail!("{image} cannot be made here") };
+        let places = damage::places(&devices, &corpus::manifest(image))?;
+        let types = damage::types(&devices, &places)?;
+        let none: Vec<&str> = types.iter().filter(|(_, n)| **n == 0).map(|(t, _)| t.as_str()).collect();
+        println!("{image}: {} places; no place of type {}", places.len(), none.join(", "));
+        let mut cases = damage::cases_of(&devices, &places)?;
+        if stale {
+            cases.extend(damage::stale_cases_of(&devices, &places)?);
+        }
+        cases.retain(|c| c.place.structure.contains(&only));
+        let (started, count) = (Instant::now(), cases.len());
+        let tell = |done: usize| {
+            if done.is_multiple_of(200) || done == count {
+                let spent = started.elapsed();
+                let left = spent.mul_f64((count - done) as f64 / done.max(1) as f64);
+                eprintln!("{image}: {done} of {count} cases, {} s, about {} s left", spent.as_secs(), left.as_secs());
+            }
+        };
+        let verdicts = matrix::run(image, &cases, ask, workers, &tell)?;
+        println!("\n{}", matrix::table(&matrix::rows(&verdicts)));
+        for v in &verdicts {
+            if v.stock == Some(true) && !v.ours {
+                missed.push(format!("{image}: {}", v.case));
+            }
+            if v.panicked {
+                panics.push(format!("{image}: {}", v.case));
+            }
+            slow += usize::from(v.time > Duration::from_secs(2));
+            if let Some(list) = &mut list {
+                let stock = v.stock.map_or("-", |s| if s { "damaged" } else { "clean" });
+                let checksum = if v.case.checksum == Checksum::Right { "right" } else { "stale" };
+                let commands = v.case.place.commands.join("; ");
+                let first = v.codes.first().map_or("", String::as_str);
+                writeln!(
+                    list,
+                    "{image}\t{}\t{commands}\t{}\t{}\t{checksum}\t{stock}\t{first}\t{}\t{}\t{}",
+                    v.case.place.structure,
+                    v.case.field,
+                    v.case.verb,
+                    v.corruptions,
+                    v.time.as_millis(),
+                    v.codes.join(" ")
+                )?;
+            }
+        }
+        whole.extend(verdicts);
+    }
+    if images.len() > 1 {
+        println!("all images\n\n{}", matrix::table(&matrix::rows(&whole)));
+    }
+    println!("{slow} checks took more than two seconds");
+    for (what, cases) in [("found by xfs_repair -n alone", &missed), ("panics", &panics)] {
+        if !cases.is_empty() {
+            println!("{what}:");
+        }
+        for case in cases {
+            println!("  {case}");
+        }
+    }
+    if !missed.is_empty() || !panics.is_empty() {
+        bail!("{} cases are missed, {} panic", missed.len(), panics.len());
+    }
+    Ok(())
+}

@@ -1,0 +1,347 @@
+//! All cases of an image, tried on the library's check and on xfs_repair, with a ledger so that an interrupted run goes on.
+//!
+//! The ledger lies beside the corpus: what xfs_db changed in each case, and what xfs_repair said of each patch. Both are
+//! decided by the image and the versions of those tools, which name the file; so a later run asks only the library again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use libxfsr::error::Severity;
+use serde_json::json;
+use sha2::Digest as _;
+
+use super::{Case, Checksum, Ours, Patch, Workbench};
+use crate::corpus::{self, manifest::hex};
+use crate::oracle;
+
+/// What is asked of xfs_repair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Every case.
+    All,
+    /// Only those in which the library finds nothing: enough to say what it misses.
+    Quiet,
+}
+
+/// One case and both verdicts.
+#[derive(Debug)]
+pub struct Verdict {
+    /// The case.
+    pub case: Case,
+    /// What xfs_repair -n said, where it was asked.
+    pub stock: Option<bool>,
+    /// Whether the library calls it damaged.
+    pub ours: bool,
+    /// The codes of the library's findings that count as damage.
+    pub codes: Vec<String>,
+    /// Of them, how many are corruptions and not only disagreements.
+    pub corruptions: usize,
+    /// Whether the library panicked.
+    pub panicked: bool,
+    /// How long the library took.
+    pub time: Duration,
+}
+
+/// What was remembered of one image.
+struct Ledger {
+    patches: Mutex<HashMap<String, Patch>>,
+    stock: Mutex<HashMap<String, bool>>,
+    file: Mutex<File>,
+}
+
+fn bytes(text: &str) -> Option<Vec<u8>> {
+    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok()).collect()
+}
+
+fn fingerprint(patch: &Patch) -> String {
+    let mut sum = sha2::Sha256::new();
+    for (at, _, new) in &patch.runs {
+        sum.update(at.to_le_bytes());
+        sum.update((new.len() as u64).to_le_bytes());
+        sum.update(new);
+    }
+    hex(&sum.finalize()[..12])
+}
+
+impl Ledger {
+    fn open(path: &Path) -> Result<Ledger> {
+        let (mut patches, mut stock) = (HashMap::new(), HashMap::new());
+        if let Ok(file) = File::open(path) {
+            for line in BufReader::new(file).lines() {
+                // The last line may be cut off.
+                let Ok(v) = serde_json::from_str::<serde_json::Value>(&line?) else { continue };
+                if let (Some(case), Some(runs)) = (v["case"].as_str(), v["runs"].as_array()) {
+                    let run =
+                        |r: &serde_json::Value| Some((r[0].as_u64()?, bytes(r[1].as_str()?)?, bytes(r[2].as_str()?)?));
+                    let runs: Option<Vec<_>> = runs.iter().map(run).collect();
+                    patches.insert(case.to_owned(), Patch { runs: runs.context("ledger")? });
+                } else if let (Some(patch), Some(damaged)) = (v["patch"].as_str(), v["damaged"].as_bool()) {
+                    stock.insert(patch.to_owned(), damaged);
+                }
+            }
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(Ledger { patches: Mutex::new(patches), stock: Mutex::new(stock), file: Mutex::new(file) })
+    }
+
+    fn note(&self, line: &serde_json::Value) -> Result<()> {
+        let mut file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(file.write_all(format!("{line}\n").as_bytes())?)
+    }
+
+    fn patch(&self, bench: &Workbench, case: &Case) -> Result<Patch> {
+        let name = case.to_string();
+        if let Some(patch) = lock(&self.patches).get(&name) {
+            return Ok(patch.clone());
+        }
+        let patch = bench.patch(case)?;
+        let runs: Vec<_> = patch.runs.iter().map(|(at, old, new)| json!([at, hex(old), hex(new)])).collect();
+        self.note(&json!({"case": name, "runs": runs}))?;
+        lock(&self.patches).insert(name, patch.clone());
+        Ok(patch)
+    }
+
+    fn stock(&self, bench: &Workbench, patch: &Patch) -> Result<bool> {
+        let print = fingerprint(patch);
+        if let Some(damaged) = lock(&self.stock).get(&print) {
+            return Ok(*damaged);
+        }
+        patch.apply(bench.file())?;
+        let verdict = oracle::xfs_repair_n(bench.devices(), &[]);
+        patch.undo(bench.file())?;
+        let damaged = !verdict?.clean();
+        self.note(&json!({"patch": print, "damaged": damaged}))?;
+        lock(&self.stock).insert(print, damaged);
+        Ok(damaged)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The versions of the tools whose answers are remembered.
+pub fn versions() -> Result<String> {
+    let text = crate::output("xfs_repair", &["-V"])?;
+    Ok(String::from_utf8_lossy(&text.stdout).trim().to_owned())
+}
+
+fn ledger_path(image: &str) -> Result<PathBuf> {
+    let directory = corpus::directory().join("damage");
+    std::fs::create_dir_all(&directory)?;
+    let data = corpus::image(image);
+    let stem = data.file_stem().context("image name")?.to_string_lossy().into_owned();
+    let version: String = versions()?.chars().filter(|c| c.is_ascii_digit() || *c == '.').collect();
+    Ok(directory.join(format!("{stem}-{version}.jsonl")))
+}
+
+/// Tries cases of an image with `workers` copies, and returns the verdicts of those that change something, in the order of the
+/// cases. Progress goes to `tell`: cases done.
+///
+/// # Errors
+/// Where a tool cannot be run, or a case could not be taken back.
+pub fn run(
+    image: &str,
+    cases: &[Case],
+    ask: Ask,
+    workers: usize,
+    tell: &(dyn Fn(usize) + Sync),
+) -> Result<Vec<Verdict>> {
+    let ledger = Ledger::open(&ledger_path(image)?)?;
+    let ours = Ours::open(&corpus::devices(image))?;
+    let clean = ours.check(&Patch::default())?;
+    ensure!(!clean.damage(), "{image} is called damaged without any: {}", clean.first());
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let worker = || -> Result<Vec<(usize, Verdict)>> {
+        let bench = Workbench::new(image)?;
+        let mut verdicts = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(case) = cases.get(index) else { break };
+            let patch = ledger.patch(&bench, case)?;
+            if !patch.is_empty() {
+                let found = ours.check(&patch).with_context(|| format!("{image}: {case}"))?;
+                // A stale checksum is damage by definition; the stock tool is asked where we are silent.
+                let ask = !found.damage() || (ask == Ask::All && case.checksum == Checksum::Right);
+                let stock = if ask { Some(ledger.stock(&bench, &patch)?) } else { None };
+                let mut codes: Vec<String> = found.damages().map(libxfsr::error::Corruption::code).collect();
+                let corruptions = found.damages().filter(|c| c.severity == Severity::Corrupt).count();
+                if codes.is_empty() && (found.damage() || found.panicked) {
+                    codes.push(found.first());
+                }
+                codes.truncate(20);
+                let (ours, panicked) = (found.damage(), found.panicked);
+                let case = case.clone();
+                verdicts.push((index, Verdict { case, stock, ours, codes, corruptions, panicked, time: found.time }));
+            }
+            tell(done.fetch_add(1, Ordering::Relaxed) + 1);
+        }
+        let found = Ours::open(bench.devices())?.check(&Patch::default())?;
+        ensure!(!found.damage(), "a case was not taken back: {}", found.first());
+        Ok(verdicts)
+    };
+    let mut all = std::thread::scope(|scope| -> Result<Vec<(usize, Verdict)>> {
+        let handles: Vec<_> = (0..workers.max(1)).map(|_| scope.spawn(worker)).collect();
+        let mut all = Vec::new();
+        for handle in handles {
+            all.extend(handle.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a worker panicked")))?);
+        }
+        Ok(all)
+    })?;
+    all.sort_by_key(|(index, _)| *index);
+    Ok(all.into_iter().map(|(_, v)| v).collect())
+}
+
+/// The prefixes of codes that name a structure, by the first word that fits.
+fn names(structure: &str) -> &'static [&'static str] {
+    let table: &[(&str, &[&str])] = &[
+        ("sb", &["sb.", "fscounters.", "refused: "]),
+        ("agfl", &["agfl.", "agf."]),
+        ("agf", &["agf.", "fscounters."]),
+        ("agi", &["agi.", "fscounters."]),
+        ("bnobt", &["bnobt."]),
+        ("cntbt", &["cntbt."]),
+        ("rmapbt", &["rmapbt."]),
+        ("refcntbt", &["refcountbt."]),
+        ("inobt", &["inobt."]),
+        ("finobt", &["finobt."]),
+        ("bmbt", &["bmbt.", "bmap."]),
+        ("inode of rbmino", &["inode.", "bmap.", "rtbitmap.", "sb."]),
+        ("inode of rsumino", &["inode.", "bmap.", "rtsummary.", "sb."]),
+        ("inode of", &["inode.", "bmap.", "quota.", "dquot.", "sb."]),
+        ("inode", &["inode.", "bmap.", "directory.", "xattr.", "attr.", "symlink.", "nlinks.", "parent."]),
+        ("dir", &["directory.", "dir.", "da."]),
+        ("da node (attr)", &["xattr.", "attr.", "da."]),
+        ("da node", &["directory.", "dir.", "da."]),
+        ("attr", &["xattr.", "attr."]),
+        ("symlink", &["symlink."]),
+        ("dquot", &["quota.", "dquot."]),
+        ("rtbitmap", &["rtbitmap."]),
+        ("rtsummary", &["rtsummary."]),
+    ];
+    table.iter().find(|(prefix, _)| structure.starts_with(prefix)).map_or(&[], |(_, codes)| codes)
+}
+
+impl Verdict {
+    /// Whether this code names the structure that was damaged.
+    pub fn is_named_by(&self, code: &str) -> bool {
+        names(&self.case.place.structure).iter().any(|p| code.starts_with(p))
+    }
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    /// Cases that change something, with a right checksum.
+    pub cases: usize,
+    /// Found by both.
+    pub both: usize,
+    /// Found by the library, and not by xfs_repair.
+    pub ours: usize,
+    /// Found by xfs_repair alone: must be none.
+    pub stock: usize,
+    /// Found by neither.
+    pub neither: usize,
+    /// Found by the library; xfs_repair was not asked.
+    pub not_asked: usize,
+    /// Of those that the library found: the first finding names the damaged structure.
+    pub first: usize,
+    /// Any finding names it.
+    pub any: usize,
+    /// Cases with a stale checksum.
+    pub stale: usize,
+    /// Of them, those that the library did not find though xfs_repair did: must be none.
+    pub stale_missed: usize,
+    /// The longest time of one check.
+    pub slowest: Duration,
+}
+
+impl Row {
+    /// Adds a verdict.
+    pub fn count(&mut self, v: &Verdict) {
+        self.slowest = self.slowest.max(v.time);
+        if v.case.checksum == Checksum::Stale {
+            self.stale += 1;
+            self.stale_missed += usize::from(!v.ours && v.stock == Some(true));
+            return;
+        }
+        self.cases += 1;
+        match (v.stock, v.ours) {
+            (Some(true), true) => self.both += 1,
+            (Some(false), true) => self.ours += 1,
+            (Some(true), false) => self.stock += 1,
+            (_, false) => self.neither += 1,
+            (None, true) => self.not_asked += 1,
+        }
+        self.first += usize::from(v.codes.first().is_some_and(|c| v.is_named_by(c)));
+        self.any += usize::from(v.codes.iter().any(|c| v.is_named_by(c)));
+    }
+
+    /// Adds another row, for a sum.
+    pub fn add(&mut self, other: &Row) {
+        let pairs = [
+            (&mut self.cases, other.cases),
+            (&mut self.both, other.both),
+            (&mut self.ours, other.ours),
+            (&mut self.stock, other.stock),
+            (&mut self.neither, other.neither),
+            (&mut self.not_asked, other.not_asked),
+            (&mut self.first, other.first),
+            (&mut self.any, other.any),
+            (&mut self.stale, other.stale),
+            (&mut self.stale_missed, other.stale_missed),
+        ];
+        for (sum, n) in pairs {
+            *sum += n;
+        }
+        self.slowest = self.slowest.max(other.slowest);
+    }
+}
+
+/// The rows of a table by structure, the sum last under `all`.
+pub fn rows<'a>(verdicts: impl IntoIterator<Item = &'a Verdict>) -> Vec<(String, Row)> {
+    let mut table: BTreeMap<String, Row> = BTreeMap::new();
+    for v in verdicts {
+        table.entry(v.case.place.structure.clone()).or_default().count(v);
+    }
+    let mut sum = Row::default();
+    for row in table.values() {
+        sum.add(row);
+    }
+    let mut rows: Vec<_> = table.into_iter().collect();
+    rows.push(("all".to_owned(), sum));
+    rows
+}
+
+/// The table in Markdown.
+pub fn table(rows: &[(String, Row)]) -> String {
+    let mut text = String::from(
+        "| structure | cases | both | only xfsr | not asked | only xfs_repair | neither | first names it | any names it | stale | stale missed | slowest |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+    );
+    for (name, r) in rows {
+        let found = r.both + r.ours + r.not_asked;
+        let percent = |n: usize| (n * 100).checked_div(found).map_or("-".to_owned(), |p| format!("{p} %"));
+        text.push_str(&format!(
+            "| {name} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} ms |\n",
+            r.cases,
+            r.both,
+            r.ours,
+            r.not_asked,
+            r.stock,
+            r.neither,
+            percent(r.first),
+            percent(r.any),
+            r.stale,
+            r.stale_missed,
+            r.slowest.as_millis()
+        ));
+    }
+    text
+}
