@@ -28,7 +28,7 @@ fn what_the_stock_tool_finds_is_found() {
     for image in ["rmap-1k", "default"] {
         let Some(devices) = corpus::obtain(image) else { continue };
         let places = damage::places(&devices, &corpus::manifest(image)).unwrap();
-        let count = usize::try_from(number("XFSR_DAMAGE_CASES", 150)).unwrap();
+        let count = usize::try_from(number("XFSR_DAMAGE_CASES", 60)).unwrap();
         let seed = number("XFSR_DAMAGE_SEED", 11);
         let draw = |all: Vec<Case>| damage::sample(&all, count.min(all.len()), seed);
         let mut cases = draw(damage::cases_of(&devices, &places).unwrap());
