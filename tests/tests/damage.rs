@@ -18,7 +18,7 @@ fn xfs_repair_calls_most_field_damage_damage() {
     for wanted in ["sb", "agf", "agi", "agfl", "bnobt node", "bnobt leaf", "cntbt leaf", "inobt leaf", "rmapbt leaf"] {
         assert!(structures.contains_key(wanted), "no case of {wanted}");
     }
-    for wanted in ["bmbt", "bmbt attr", "dir block", "dir data", "dir leafn", "da node", "attr leaf (attr)"] {
+    for wanted in ["bmbt leaf", "bmbt attr leaf", "dir block", "dir data", "dir leafn", "da node", "attr leaf (attr)"] {
         assert!(structures.contains_key(wanted), "no case of {wanted}");
     }
     let bench = Workbench::new("rmap-1k").unwrap();
