@@ -9,9 +9,15 @@ use super::{Case, Checksum, Patch};
 use crate::corpus;
 use crate::oracle::{self, Devices};
 
-/// Where scratch copies lie: `XFSR_SCRATCH_DIR`, which should be memory, else beside the corpus.
-fn scratch() -> PathBuf {
-    std::env::var_os("XFSR_SCRATCH_DIR").map_or_else(corpus::directory, PathBuf::from)
+/// Where scratch copies lie: `XFSR_SCRATCH_DIR`, which should be memory, else beside the corpus, so that blocks can be shared.
+///
+/// # Errors
+/// Where it cannot be made.
+pub fn scratch() -> Result<PathBuf> {
+    let directory =
+        std::env::var_os("XFSR_SCRATCH_DIR").map_or_else(|| corpus::directory().join("scratch"), PathBuf::from);
+    std::fs::create_dir_all(&directory)?;
+    Ok(directory)
 }
 
 /// A private copy of an image on which cases are tried one after the other. One per thread.
@@ -27,9 +33,7 @@ pub struct Workbench {
 impl Workbench {
     /// Copies a corpus image.
     pub fn new(name: &str) -> Result<Workbench> {
-        let base = scratch();
-        std::fs::create_dir_all(&base)?;
-        let directory = tempfile::Builder::new().prefix(".workbench-").tempdir_in(base)?;
+        let directory = tempfile::Builder::new().prefix(".workbench-").tempdir_in(scratch()?)?;
         let devices = corpus::copy(name, directory.path());
         for path in [Some(&devices.data), devices.log.as_ref(), devices.rt.as_ref()].into_iter().flatten() {
             std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;

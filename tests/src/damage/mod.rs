@@ -20,7 +20,7 @@ use rand::SeedableRng as _;
 use rand::seq::IndexedRandom as _;
 use rand_chacha::ChaCha8Rng;
 
-pub use bench::Workbench;
+pub use bench::{Workbench, scratch};
 pub use blows::{Block, Blow};
 pub use fields::fields;
 pub use ours::{Found, Ours};
