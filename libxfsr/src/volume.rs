@@ -225,11 +225,37 @@ impl Volume {
         kind: &'static BlockType,
         damage: OnDamage,
     ) -> Result<BlockRead> {
+        self.cache.read(&self.ag_key(ag, agbno, kind)?, kind, &self.geometry, damage)
+    }
+
+    /// One block of an AG, which this reader wants once: see [`BufCache::read_once`].
+    ///
+    /// # Errors
+    /// As [`Volume::ag_block`].
+    pub fn ag_block_once(
+        &self,
+        ag: AgNumber,
+        agbno: AgBlock,
+        kind: &'static BlockType,
+        damage: OnDamage,
+    ) -> Result<BlockRead> {
+        self.cache.read_once(&self.ag_key(ag, agbno, kind)?, kind, &self.geometry, damage)
+    }
+
+    fn ag_key(&self, ag: AgNumber, agbno: AgBlock, kind: &'static BlockType) -> Result<BlockKey> {
         if !self.geometry.is_valid_agbno(ag, agbno) {
             return Err(Corruption::new(kind.name, "pointer", Rule::Range).in_ag(ag, Some(agbno)).into());
         }
-        let key = BlockKey::one(self.data, self.geometry.agbno_to_daddr(ag, agbno), self.geometry.block_size / 512);
-        self.cache.read(&key, kind, &self.geometry, damage)
+        Ok(BlockKey::one(self.data, self.geometry.agbno_to_daddr(ag, agbno), self.geometry.block_size / 512))
+    }
+
+    /// Tells that these blocks will be read soon; numbers that cannot be are passed over.
+    pub fn readahead(&self, blocks: impl Iterator<Item = (AgNumber, AgBlock)>) {
+        let valid = blocks.filter(|(ag, b)| self.geometry.is_valid_agbno(*ag, *b));
+        let sectors = self.geometry.block_size / 512;
+        let keys: Vec<BlockKey> =
+            valid.map(|(ag, b)| BlockKey::one(self.data, self.geometry.agbno_to_daddr(ag, b), sectors)).collect();
+        self.cache.readahead(&keys);
     }
 
     /// One filesystem block.

@@ -158,6 +158,7 @@ impl<K: Kind, S: Store> Walk<'_, K, S> {
     }
 
     fn inner(&mut self, node: &Node) {
+        self.store.readahead(&mut (0..node.len()).filter_map(|i| node.pointer(i)));
         for i in 0..node.len() {
             let (Some(key), Some(p)) = (node.key::<K>(i), node.pointer(i)) else { break };
             if let Some(before) = i.checked_sub(1).and_then(|j| node.key::<K>(j))
@@ -169,7 +170,7 @@ impl<K: Kind, S: Store> Walk<'_, K, S> {
             if !self.enter(p, node.level() - 1) {
                 continue;
             }
-            let child = match Node::read(self.store, p, node.level() - 1, OnDamage::Keep) {
+            let child = match Node::read_once(self.store, p, node.level() - 1, OnDamage::Keep) {
                 Ok(c) => c,
                 Err(e) => {
                     self.unusable(e, Some(p));

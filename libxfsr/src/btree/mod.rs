@@ -95,6 +95,15 @@ pub trait Store {
     /// As [`BufCache::read`](crate::cache::BufCache::read); a pointer that leads nowhere is an
     /// [`Error::Corrupt`](crate::Error::Corrupt).
     fn read(&self, at: Ptr, damage: OnDamage) -> Result<BlockRead>;
+    /// As [`Store::read`], for who passes over the whole tree and wants the block once.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    fn read_once(&self, at: Ptr, damage: OnDamage) -> Result<BlockRead> {
+        self.read(at, damage)
+    }
+    /// Tells that these blocks will be read soon. A hint.
+    fn readahead(&self, _blocks: &mut dyn Iterator<Item = Ptr>) {}
     /// Adds the place to a corruption.
     fn locate(&self, c: Box<Corruption>, at: Option<Ptr>) -> Box<Corruption>;
     /// The owner that long blocks must carry.
@@ -169,7 +178,15 @@ impl Node {
     /// # Errors
     /// The store's; a block of another level is an [`Error::Corrupt`](crate::Error::Corrupt).
     pub fn read<S: Store>(s: &S, at: Ptr, level: u16, damage: OnDamage) -> Result<Self> {
-        let block = s.read(at, damage)?;
+        Self::of_block(s, at, level, s.read(at, damage)?)
+    }
+
+    /// As [`Node::read`], for who passes over the whole tree.
+    pub(super) fn read_once<S: Store>(s: &S, at: Ptr, level: u16, damage: OnDamage) -> Result<Self> {
+        Self::of_block(s, at, level, s.read_once(at, damage)?)
+    }
+
+    fn of_block<S: Store>(s: &S, at: Ptr, level: u16, block: BlockRead) -> Result<Self> {
         let (layout, width) = (s.layout(), s.width());
         let short = || corrupt(s, Some(at), "length", Rule::Truncated);
         let (found, len, left, right, owner) = match width {

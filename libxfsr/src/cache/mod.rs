@@ -11,7 +11,7 @@ use crate::error::{Corruption, Result};
 use crate::format::{BlockType, Context};
 use crate::geometry::Geometry;
 use crate::target::Target;
-use crate::units::Lsn;
+use crate::units::{Daddr, Lsn};
 use parking_lot::{ArcRwLockReadGuard, ArcRwLockWriteGuard, Mutex, RawRwLock, RwLock};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -126,6 +126,9 @@ struct Attached {
 }
 
 const SHARDS: usize = 32;
+
+/// Blocks that lie no further apart than this many bytes are asked for in one piece: less work than two requests.
+const READAHEAD_GAP: u64 = 16 << 10;
 
 /// The block cache; one for the whole process budget, with many targets.
 pub struct BufCache {
@@ -279,6 +282,58 @@ impl BufCache {
         }
     }
 
+    /// A block that this reader wants once: it is not kept, so that a pass over everything neither fills the cache nor drives
+    /// out what others need. A block that the cache holds is taken from there.
+    ///
+    /// # Errors
+    /// As [`BufCache::read`].
+    pub fn read_once(
+        &self,
+        key: &BlockKey,
+        kind: &'static BlockType,
+        g: &Geometry,
+        damage: OnDamage,
+    ) -> Result<BlockRead> {
+        if self.shard(key).lock().map.contains_key(key) {
+            return self.read(key, kind, g, damage);
+        }
+        let mut bytes: Box<[u8]> = vec![0; key.bytes()].into();
+        self.load(key, &mut bytes)?;
+        let found = (kind.verify)(&bytes, &Context { geometry: g, daddr: key.daddr() }).err();
+        match (found, damage) {
+            (Some(c), OnDamage::Fail) => Err(c.into()),
+            (found, _) => {
+                let block = Block { bytes, kind, state: BlockState::Clean, damage: None };
+                Ok(BlockRead { guard: Arc::new(RwLock::new(block)).read_arc(), damage: found })
+            }
+        }
+    }
+
+    /// Tells the targets that these blocks will be read soon: one hint for each run of neighbours, in address order. Nothing is
+    /// read into this cache, and nothing waits.
+    pub fn readahead(&self, keys: &[BlockKey]) {
+        let mut pieces: Vec<(TargetId, u64, u64)> = Vec::with_capacity(keys.len());
+        for key in keys {
+            let mut add = |d: Daddr, sectors: u32| pieces.push((key.target, d.bytes(), u64::from(sectors) * 512));
+            match &key.parts {
+                Parts::One(d, n) => add(*d, *n),
+                Parts::Many(parts) => parts.iter().for_each(|(d, n)| add(*d, *n)),
+            }
+        }
+        pieces.sort_unstable();
+        for group in pieces.chunk_by(|a, b| a.0 == b.0) {
+            let Some(target) = group.first().and_then(|p| self.target(p.0).ok()) else { continue };
+            let mut runs: Vec<(u64, u64)> = Vec::new();
+            for (_, offset, len) in group {
+                match runs.last_mut() {
+                    Some((start, n)) if *offset <= *start + *n + READAHEAD_GAP => *n = (*n).max(offset - *start + len),
+                    _ => runs.push((*offset, *len)),
+                }
+            }
+            target.readahead(&runs);
+        }
+    }
+
     /// A block to change, from the target.
     ///
     /// # Errors
@@ -387,6 +442,68 @@ mod tests {
         let mut b = [0; 4096];
         x.read_at(&mut b, 99 * 4096).unwrap();
         assert_eq!(b, [100; 4096]);
+    }
+
+    #[derive(Debug)]
+    struct Hints(Xfile, parking_lot::Mutex<Vec<(u64, u64)>>);
+
+    impl Target for Hints {
+        fn name(&self) -> &str {
+            self.0.name()
+        }
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> crate::Result<()> {
+            self.0.read_at(buf, offset)
+        }
+        fn readahead(&self, ranges: &[(u64, u64)]) {
+            self.1.lock().extend_from_slice(ranges);
+        }
+        fn write_at(&self, buf: &[u8], offset: u64) -> crate::Result<()> {
+            self.0.write_at(buf, offset)
+        }
+        fn flush(&self) -> crate::Result<()> {
+            self.0.flush()
+        }
+        fn punch(&self, offset: u64, len: u64) -> crate::Result<()> {
+            self.0.punch(offset, len)
+        }
+        fn discard(&self, offset: u64, len: u64) -> crate::Result<()> {
+            self.0.discard(offset, len)
+        }
+        fn len(&self) -> u64 {
+            self.0.len()
+        }
+        fn set_len(&self, len: u64) -> crate::Result<()> {
+            self.0.set_len(len)
+        }
+        fn io(&self) -> crate::target::Io {
+            self.0.io()
+        }
+    }
+
+    #[test]
+    fn readahead_asks_once_for_neighbours_in_address_order() {
+        let hints = Arc::new(Hints(Xfile::new("cache").unwrap(), parking_lot::Mutex::default()));
+        let cache = BufCache::new(1 << 20);
+        cache.attach(hints.clone(), Arc::new(NoLog));
+        let parts = BlockKey::many(TargetId(0), [(Daddr(4000), 8), (Daddr(6000), 8)]);
+        cache.readahead(&[key(9), key(1), key(2), parts, key(2)]);
+        // Block 9 is 24 KiB behind block 2: too far to be read with it.
+        assert_eq!(*hints.1.lock(), [(4096, 8192), (9 * 4096, 4096), (4000 * 512, 4096), (6000 * 512, 4096)]);
+        assert_eq!(cache.reads(), 0);
+    }
+
+    #[test]
+    fn a_block_read_once_is_not_kept_and_a_dirty_one_is_found() {
+        let g = test_geometry();
+        let cache = BufCache::new(1 << 20);
+        cache.attach(Arc::new(Xfile::new("cache").unwrap()), Arc::new(NoLog));
+        for _ in 0..2 {
+            assert_eq!(cache.read_once(&key(3), &ANY, &g, OnDamage::Fail).unwrap()[0], 0);
+        }
+        assert_eq!(cache.reads(), 2);
+        cache.fresh(&key(3), &ANY).bytes.fill(7);
+        assert_eq!(cache.read_once(&key(3), &ANY, &g, OnDamage::Fail).unwrap()[0], 7);
+        assert_eq!(cache.reads(), 2);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(super) struct AgState {
     pub agf: Option<Agf>,
     pub agi: Option<Agi>,
     pub observed: Mutex<Vec<Observed>>,
+    /// Free extents, by block.
+    pub free: Vec<AllocRec>,
     pub inobt: Vec<InobtRec>,
     pub inobt_complete: bool,
     pub refcounts: Vec<RefcountRec>,
@@ -107,18 +109,16 @@ impl Ag<'_> {
     }
 
     fn free_space(&mut self, agf: &Agf, state: &mut AgState) {
-        let (bno, bno_report) = self.tree::<kinds::Bno>(AgTree::Bno, owner::AG);
+        let (mut bno, bno_report) = self.tree::<kinds::Bno>(AgTree::Bno, owner::AG);
         let (cnt, cnt_report) = self.tree::<kinds::Cnt>(AgTree::Cnt, owner::AG);
         let complete = |r: &Option<Report>| r.is_some_and(|r| !r.incomplete);
-        let mut longest = 0;
+        let (mut longest, mut valid) = (0, true);
         let mut before: Option<AllocRec> = None;
         for r in &bno {
             let (start, count) = (r.startblock.get(), r.blockcount.get());
             longest = longest.max(count);
             state.free_blocks += u64::from(count);
-            if self.valid_extent("bnobt", start, count) {
-                self.observed.push(Observed { start, count, owner: owner::NULL, offset: 0 });
-            }
+            valid &= self.valid_extent("bnobt", start, count);
             if before.is_some_and(|b| u64::from(b.startblock.get()) + u64::from(b.blockcount.get()) == u64::from(start))
             {
                 let c = Corruption::new("bnobt", "recs", Rule::Unmerged).in_ag(self.ag, Some(AgBlock(start)));
@@ -134,14 +134,24 @@ impl Ag<'_> {
             let n = (by_block.len(), bno.len());
             self.found.add(c.found(format_args!("{} records", n.0)).expected(format_args!("the {} of bnobt", n.1)));
         }
+        let (ag, g) = (self.ag, &self.volume.geometry);
+        if !valid {
+            bno.retain(|r| g.is_valid_agextent(ag, AgBlock(r.startblock.get()), r.blockcount.get()));
+        }
+        if !bno.is_sorted_by_key(|r| r.startblock.get()) {
+            bno.sort_unstable_by_key(|r| r.startblock.get());
+        }
+        bno.shrink_to_fit();
+        state.free = bno;
         state.space_complete = complete(&bno_report);
         if complete(&bno_report) {
             self.equal("agf", "freeblks", agf.freeblks.get().into(), state.free_blocks);
             self.equal("agf", "longest", agf.longest.get().into(), longest.into());
         }
         let rmap_blocks = if self.volume.geometry.features.rmapbt() {
-            let (rmaps, report) = self.tree::<kinds::Rmap>(AgTree::Rmap, owner::AG);
+            let (mut rmaps, report) = self.tree::<kinds::Rmap>(AgTree::Rmap, owner::AG);
             state.rmaps_complete = complete(&report);
+            rmaps.shrink_to_fit();
             state.rmaps = rmaps;
             report.filter(|r| !r.incomplete).map(|r| r.blocks)
         } else {
@@ -358,6 +368,7 @@ pub(super) fn check(volume: &Volume, ag: AgNumber, found: &Findings) -> AgState 
         agf,
         agi,
         observed: Mutex::default(),
+        free: Vec::new(),
         inobt: Vec::new(),
         inobt_complete: false,
         refcounts: Vec::new(),

@@ -12,6 +12,8 @@ pub(super) trait Owner {
     const LEAF: u16;
     /// Reads the block at a file block; tells and gives none where it cannot be used.
     fn read(&self, at: u64) -> Option<BlockRead>;
+    /// Tells that these blocks will be read soon. A hint.
+    fn readahead(&self, _blocks: &mut dyn Iterator<Item = u64>) {}
     /// A corruption in that block.
     fn bad(&self, field: &'static str, rule: Rule, at: u64) -> Box<Corruption>;
     /// Reports it.
@@ -73,6 +75,7 @@ fn node<O: Owner>(owner: &mut O, at: u64, level: Option<u16>, walk: &mut Walk) -
         return owner.leaf(at, &block);
     }
     let tree = Node::from_bytes(&block)?;
+    owner.readahead(&mut tree.entries.iter().map(|e| e.before.get().into()));
     for e in tree.entries {
         let highest = node(owner, e.before.get().into(), Some(found - 1), walk);
         if let Some(h) = highest.filter(|h| *h != e.hashval.get()) {

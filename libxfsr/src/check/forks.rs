@@ -27,7 +27,7 @@ impl Fork<'_> {
         Corruption::new("bmap", field, rule).in_inode(self.ino).in_fork(self.kind, offset.map(FileBlock))
     }
 
-    fn extent(&mut self, e: &Extent, batch: &mut Batch) {
+    fn extent(&mut self, e: &Extent, batch: &mut Batch<'_>) {
         self.count += 1;
         let show = || format!("{} blocks at {} for file block {}", e.count, e.start, e.offset);
         let g = &self.volume.geometry;
@@ -68,9 +68,7 @@ impl Fork<'_> {
             let (ag, start) = g.split(FsBlock(e.start));
             let fork = if self.kind == ForkKind::Attr { RMAP_ATTR_FORK } else { 0 };
             let count = u32::try_from(e.count).unwrap_or(u32::MAX);
-            batch
-                .blocks
-                .push((ag, Observed { start: start.0, count, owner: self.ino.0, offset: e.offset | fork | state }));
+            batch.own(ag, Observed { start: start.0, count, owner: self.ino.0, offset: e.offset | fork | state });
         }
     }
 }
@@ -82,7 +80,7 @@ pub(super) fn check(
     ino: Ino,
     inode: &[u8],
     core: &Dinode,
-    batch: &mut Batch,
+    batch: &mut Batch<'_>,
 ) -> u64 {
     let (mut blocks, mut realtime) = (0, 0);
     let mut complete = true;
@@ -115,7 +113,7 @@ pub(super) fn check(
                 );
                 tree = own.len() as u64;
                 fork.blocks += tree;
-                batch.blocks.append(&mut own);
+                own.into_iter().for_each(|(ag, o)| batch.own(ag, o));
                 complete &= report.is_ok_and(|r| !r.incomplete);
             }
             Some(Format::MetaBtree) => complete = false,

@@ -4,6 +4,7 @@ use super::ag::AgState;
 use super::owners::{Batch, Owners};
 use super::parents::Pointers;
 use super::{Counts, Findings, forks, quota, values};
+use crate::cache::BlockKey;
 use crate::control::Control;
 use crate::error::{Corruption, Result, Rule};
 use crate::format::Context;
@@ -11,7 +12,7 @@ use crate::format::btree::InobtRec;
 use crate::format::dir::FileType;
 use crate::format::inode::{Dinode, check_dinode};
 use crate::geometry::Geometry;
-use crate::units::{AgBlock, AgIno, AgNumber, Ino};
+use crate::units::{AgBlock, AgIno, AgNumber, Daddr, Ino};
 use crate::volume::Volume;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -83,6 +84,21 @@ impl<'a> Table<'a> {
         let i = chunks.starts.partition_point(|s| *s <= agino.0).checked_sub(1)?;
         let within = agino.0 - chunks.starts.get(i)?;
         (within < 64).then(|| chunks.base + i * 64 + within as usize)
+    }
+
+    /// As [`Table::slot`], for who asks for inodes that mostly lie close to each other: `near` is the chunk of the one before.
+    pub(super) fn slot_near(&self, ino: Ino, near: &mut usize) -> Option<usize> {
+        let (ag, agino) = self.geometry.split_ino(ino);
+        let chunks = self.ags.get(ag.0 as usize)?;
+        for i in [*near, *near + 1] {
+            if let Some(within) = chunks.starts.get(i).and_then(|s| agino.0.checked_sub(*s)).filter(|w| *w < 64) {
+                *near = i;
+                return Some(chunks.base + i * 64 + within as usize);
+            }
+        }
+        let slot = self.slot(ino)?;
+        *near = (slot - chunks.base) / 64;
+        Some(slot)
     }
 
     fn state(&self, slot: usize) -> u8 {
@@ -180,11 +196,14 @@ impl<'a> Table<'a> {
     }
 }
 
+/// Inode chunks that are read ahead together: with inodes of 512 bytes 1 MiB.
+const GROUP: usize = 32;
+
 /// The pass over all inodes.
 pub(super) struct Scan<'a> {
     pub volume: &'a Volume,
     pub found: &'a Findings,
-    pub owners: &'a Owners,
+    pub owners: &'a Owners<'a>,
     pub table: &'a Table<'a>,
     pub usage: &'a quota::Usage,
     pub control: &'a Control<'a>,
@@ -194,23 +213,35 @@ impl Scan<'_> {
     pub(super) fn run(&self, ags: &[AgState]) -> Result<()> {
         let chunks: Vec<(AgNumber, InobtRec)> = ags.iter().flat_map(|a| a.inobt.iter().map(|r| (a.ag, *r))).collect();
         let done = AtomicU64::new(0);
-        // A few chunks at a time, so that lists of owners are handed over in batches.
-        chunks.par_chunks(16).try_for_each(|group| {
+        // Some chunks at a time: one request for what is read next, and lists of owners are handed over in batches.
+        chunks.par_chunks(GROUP).try_for_each(|group| {
             self.control.check()?;
-            let mut batch = Batch::default();
+            self.readahead(group);
+            let mut batch = Batch::new(self.owners);
             let mut bytes = vec![0; 64 * self.volume.geometry.inode_size as usize];
             for (ag, r) in group {
                 self.chunk(*ag, r, &mut bytes, &mut batch);
             }
             self.usage.add(std::mem::take(&mut batch.used));
-            self.owners.add(&mut batch);
+            drop(batch);
             let n = done.fetch_add(group.len() as u64, Ordering::Relaxed) + group.len() as u64;
             self.control.tell("inode chunks", n, Some(chunks.len() as u64));
             Ok(())
         })
     }
 
-    fn chunk(&self, ag: AgNumber, r: &InobtRec, bytes: &mut [u8], batch: &mut Batch) {
+    fn readahead(&self, group: &[(AgNumber, InobtRec)]) {
+        let g = &self.volume.geometry;
+        let sectors = 64 * g.inode_size / 512;
+        let keys = group.iter().map(|(ag, r)| {
+            let (agbno, index) = g.agino_to_block(AgIno(r.startino.get()));
+            let within = u64::from(index) * u64::from(g.inode_size) / 512;
+            BlockKey::one(self.volume.data, Daddr(g.agbno_to_daddr(*ag, agbno).0 + within), sectors)
+        });
+        self.volume.cache.readahead(&keys.collect::<Vec<_>>());
+    }
+
+    fn chunk(&self, ag: AgNumber, r: &InobtRec, bytes: &mut [u8], batch: &mut Batch<'_>) {
         let g = &self.volume.geometry;
         let size = g.inode_size as usize;
         let start = r.startino.get();
@@ -237,7 +268,7 @@ impl Scan<'_> {
         }
     }
 
-    fn inode(&self, ino: Ino, ag: AgNumber, agbno: AgBlock, bytes: &[u8], free: bool, batch: &mut Batch) {
+    fn inode(&self, ino: Ino, ag: AgNumber, agbno: AgBlock, bytes: &[u8], free: bool, batch: &mut Batch<'_>) {
         let at = Context { geometry: &self.volume.geometry, daddr: self.volume.geometry.agbno_to_daddr(ag, agbno) };
         let mut broken = false;
         check_dinode(bytes, ino, &at, &mut |c| {

@@ -12,6 +12,7 @@ mod forks;
 mod inodes;
 mod links;
 mod metadir;
+mod owned;
 mod owners;
 mod parents;
 mod paths;
@@ -189,7 +190,7 @@ fn everything(volume: &Volume, control: &Control<'_>, found: &Findings) -> Resul
         })
         .collect::<Result<_>>()?;
     control.begin("inodes");
-    let owners = owners::Owners::new(ags.iter().map(|a| a.observed.lock().split_off(0)));
+    let owners = owners::Owners::new(&ags);
     let table = inodes::Table::new(g, &ags);
     let mut counts = Counts { ags: u64::from(g.ag_count), ..Counts::default() };
     let usage = quota::Usage::new(volume);

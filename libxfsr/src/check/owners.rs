@@ -4,6 +4,7 @@
 use super::Findings;
 use super::ag::AgState;
 use super::inodes::{Flag, Table};
+use super::owned::Owned;
 use super::quota;
 use super::realtime::RtExtent;
 use crate::error::{Corruption, Rule, Severity};
@@ -27,6 +28,10 @@ pub(super) struct Observed {
 }
 
 impl Observed {
+    /// By block, then owner.
+    pub(super) fn order(&self) -> (u32, u64, u64) {
+        (self.start, self.owner, self.offset)
+    }
     fn end(&self) -> u64 {
         u64::from(self.start) + u64::from(self.count)
     }
@@ -69,21 +74,26 @@ impl From<&RmapRec> for Observed {
     }
 }
 
-/// What a few inode chunks own.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    pub blocks: Vec<(AgNumber, Observed)>,
+/// Takes what inodes own, on its way to [`Owners`]; one for each thread.
+pub(super) struct Batch<'o> {
+    owners: &'o Owners<'o>,
+    blocks: Vec<(AgNumber, Observed)>,
+    extents: u64,
+    next: usize,
     pub realtime: Vec<RtExtent>,
     /// Who is charged for it.
     pub used: quota::Batch,
 }
 
 /// Everything that was seen to be owned, by AG.
-pub(super) struct Owners {
-    ags: Vec<Mutex<Vec<Observed>>>,
+pub(super) struct Owners<'a> {
+    ags: Vec<Owned<'a>>,
     realtime: Mutex<Vec<RtExtent>>,
     extents: AtomicU64,
 }
+
+/// Observations that a batch holds back before it hands them over together.
+const BATCH: usize = 4096;
 
 /// Joins what touches on the same diagonal, so that it does not matter where records were cut.
 fn normalise(mut list: Vec<Observed>) -> Vec<Observed> {
@@ -95,12 +105,12 @@ fn normalise(mut list: Vec<Observed>) -> Vec<Observed> {
         }
         joins
     });
-    list.sort_unstable_by_key(|o| (o.start, o.owner, o.offset));
+    list.sort_unstable_by_key(Observed::order);
     list
 }
 
 /// Runs of blocks that two or more of `list` (sorted by start) contain, with how many.
-fn shared_runs<'a>(list: impl Iterator<Item = &'a Observed>) -> Vec<(u32, u32, u32)> {
+fn shared_runs(list: impl Iterator<Item = Observed>) -> Vec<(u32, u32, u32)> {
     let mut runs: Vec<(u32, u32, u32)> = Vec::new();
     let mut ends: BinaryHeap<Reverse<u64>> = BinaryHeap::new();
     let mut at = 0u64;
@@ -133,25 +143,49 @@ fn shared_runs<'a>(list: impl Iterator<Item = &'a Observed>) -> Vec<(u32, u32, u
     runs
 }
 
-impl Owners {
-    pub(super) fn new(ags: impl Iterator<Item = Vec<Observed>>) -> Self {
-        Self { ags: ags.map(Mutex::new).collect(), realtime: Mutex::default(), extents: AtomicU64::new(0) }
+impl<'o> Batch<'o> {
+    pub(super) fn new(owners: &'o Owners<'o>) -> Self {
+        Self { owners, blocks: Vec::new(), extents: 0, next: 0, realtime: Vec::new(), used: quota::Batch::default() }
     }
 
-    /// Adds what some inode chunks own, and empties the lists.
-    pub(super) fn add(&self, batch: &mut Batch) {
-        let blocks = &mut batch.blocks;
-        self.extents.fetch_add((blocks.len() + batch.realtime.len()) as u64, Ordering::Relaxed);
-        blocks.sort_unstable_by_key(|(ag, o)| (ag.0, o.start));
-        for group in blocks.chunk_by(|a, b| a.0 == b.0) {
-            if let Some(list) = group.first().and_then(|(ag, _)| self.ags.get(ag.0 as usize)) {
-                list.lock().extend(group.iter().map(|(_, o)| *o));
+    /// Takes an extent that an inode owns.
+    pub(super) fn own(&mut self, ag: AgNumber, o: Observed) {
+        self.extents += 1;
+        let Some(owned) = self.owners.ags.get(ag.0 as usize) else { return };
+        if !owned.is_foretold(&o, &mut self.next) {
+            self.blocks.push((ag, o));
+            if self.blocks.len() >= BATCH {
+                self.hand_over();
             }
         }
-        blocks.clear();
-        if !batch.realtime.is_empty() {
-            self.realtime.lock().append(&mut batch.realtime);
+    }
+
+    fn hand_over(&mut self) {
+        self.blocks.sort_unstable_by_key(|(ag, o)| (ag.0, o.start));
+        for group in self.blocks.chunk_by(|a, b| a.0 == b.0) {
+            if let Some(owned) = group.first().and_then(|(ag, _)| self.owners.ags.get(ag.0 as usize)) {
+                owned.keep(group.iter().map(|(_, o)| *o));
+            }
         }
+        self.blocks.clear();
+        self.owners.extents.fetch_add(self.extents + self.realtime.len() as u64, Ordering::Relaxed);
+        self.extents = 0;
+        if !self.realtime.is_empty() {
+            self.owners.realtime.lock().append(&mut self.realtime);
+        }
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.hand_over();
+    }
+}
+
+impl<'a> Owners<'a> {
+    pub(super) fn new(ags: &'a [AgState]) -> Self {
+        let ags = ags.par_iter().map(Owned::new).collect();
+        Self { ags, realtime: Mutex::default(), extents: AtomicU64::new(0) }
     }
 
     /// Hands over what files own of the realtime device.
@@ -164,26 +198,24 @@ impl Owners {
     }
 
     pub(super) fn check(&self, volume: &Volume, table: &Table<'_>, ags: &[AgState], found: &Findings) {
-        ags.par_iter().zip(&self.ags).for_each(|(state, list)| {
-            let mut list = std::mem::take(&mut *list.lock());
-            list.par_sort_unstable_by_key(|o| (o.start, o.owner, o.offset));
-            exclusive(volume, state.ag, &list, found);
+        ags.par_iter().zip(&self.ags).for_each(|(state, owned)| {
+            let list = owned.sorted();
+            exclusive(volume, state.ag, list.all(), found);
             if volume.geometry.features.reflink() {
-                let shared = shared_runs(list.iter().filter(|o| o.is_file_data()));
-                reflink_flags(state.ag, table, &shared, &list, found);
+                let shared = shared_runs(list.owners().filter(Observed::is_file_data));
+                reflink_flags(state.ag, table, &shared, list.owners(), found);
                 if state.refcounts_complete {
                     reference_counts(state, &shared, found);
                 }
             }
             if volume.geometry.features.rmapbt() && state.rmaps_complete {
-                list.retain(|o| o.owner != owner::NULL);
-                reverse_mappings(state, list, found);
+                reverse_mappings(state.ag, list.unmatched(), found);
             }
         });
     }
 }
 
-fn exclusive(volume: &Volume, ag: AgNumber, list: &[Observed], found: &Findings) {
+fn exclusive(volume: &Volume, ag: AgNumber, list: impl Iterator<Item = Observed>, found: &Findings) {
     let reflink = volume.geometry.features.reflink();
     let at = |block: u64| Some(AgBlock(u32::try_from(block).unwrap_or(u32::MAX)));
     let gap = |from: u64, to: u64| {
@@ -209,22 +241,32 @@ fn exclusive(volume: &Volume, ag: AgNumber, list: &[Observed], found: &Findings)
             )));
         }
         if o.end() > any.end() {
-            any = *o;
+            any = o;
         }
         if !shareable && o.end() > alone.end() {
-            alone = *o;
+            alone = o;
         }
     }
     gap(any.end(), volume.geometry.ag_blocks(ag).into());
 }
 
 /// Whoever shares blocks must have the flag that makes writers copy first. That the flag outlives the sharing is usual.
-fn reflink_flags(ag: AgNumber, table: &Table<'_>, shared: &[(u32, u32, u32)], list: &[Observed], found: &Findings) {
+fn reflink_flags(
+    ag: AgNumber,
+    table: &Table<'_>,
+    shared: &[(u32, u32, u32)],
+    list: impl Iterator<Item = Observed>,
+    found: &Findings,
+) {
     let mut told = HashSet::new();
-    for o in list.iter().filter(|o| o.is_file_data()) {
-        // The first run that ends behind the start of this extent.
-        let next = shared.partition_point(|r| u64::from(r.0) + u64::from(r.1) <= u64::from(o.start));
-        let Some(run) = shared.get(next).filter(|r| u64::from(r.0) < o.end()) else { continue };
+    let mut shared = shared.iter().peekable();
+    for o in list.filter(Observed::is_file_data) {
+        // The first run that ends behind the start of this extent; the list goes by starts.
+        while shared.next_if(|r| u64::from(r.0) + u64::from(r.1) <= u64::from(o.start)).is_some() {}
+        let Some(run) = shared.peek() else { break };
+        if u64::from(run.0) >= o.end() {
+            continue;
+        }
         let Some(slot) = table.slot(Ino(o.owner)).filter(|s| table.kind(*s).is_some()) else { continue };
         if !table.is(slot, Flag::Reflink) && told.insert(o.owner) {
             let c =
@@ -287,16 +329,17 @@ fn difference<T: Ord>(
     }
 }
 
-fn reverse_mappings(state: &AgState, list: Vec<Observed>, found: &Findings) {
+/// Compares what is left once everything that agrees exactly is taken away from both sides.
+fn reverse_mappings(ag: AgNumber, (seen, stored): (Vec<Observed>, Vec<Observed>), found: &Findings) {
     let tuple = |o: Observed| (o.start, o.count, o.owner, o.offset);
-    let expected: Vec<_> = normalise(list).into_iter().map(tuple).collect();
-    let stored: Vec<_> = normalise(state.rmaps.iter().map(Observed::from).collect()).into_iter().map(tuple).collect();
+    let expected: Vec<_> = normalise(seen).into_iter().map(tuple).collect();
+    let stored: Vec<_> = normalise(stored).into_iter().map(tuple).collect();
     let show = |&(start, count, owner, offset): &(u32, u32, u64, u64)| {
         let o = Observed { start, count, owner, offset };
         format!("{count} blocks at {start} of {} (offset {:#x})", o.describe(), offset)
     };
     let mut note = |r: &(u32, u32, u64, u64), rule, text: &str| {
-        let c = Corruption::new("rmapbt", "recs", rule).in_ag(state.ag, Some(AgBlock(r.0)));
+        let c = Corruption::new("rmapbt", "recs", rule).in_ag(ag, Some(AgBlock(r.0)));
         let c = c.severity(Severity::CrossReference);
         found.add(if rule == Rule::Extra { c.found(show(r)).expected(text) } else { c.found(text).expected(show(r)) });
     };
@@ -314,7 +357,7 @@ mod tests {
     #[test]
     fn sharing_is_counted_block_by_block() {
         let list = [o(10, 10, 1, 0), o(12, 4, 2, 0), o(14, 10, 3, 0), o(30, 5, 4, 0), o(30, 5, 5, 0)];
-        assert_eq!(shared_runs(list.iter()), [(12, 2, 2), (14, 2, 3), (16, 4, 2), (30, 5, 2)]);
+        assert_eq!(shared_runs(list.into_iter()), [(12, 2, 2), (14, 2, 3), (16, 4, 2), (30, 5, 2)]);
     }
 
     #[test]

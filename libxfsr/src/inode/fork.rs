@@ -46,6 +46,13 @@ impl Store for ForkStore<'_> {
     fn read(&self, at: Ptr, damage: OnDamage) -> Result<BlockRead> {
         self.volume.block(FsBlock(at.0), &BMBT_BLOCK, damage)
     }
+    fn read_once(&self, at: Ptr, damage: OnDamage) -> Result<BlockRead> {
+        let (ag, agbno) = self.volume.geometry.split(FsBlock(at.0));
+        self.volume.ag_block_once(ag, agbno, &BMBT_BLOCK, damage)
+    }
+    fn readahead(&self, blocks: &mut dyn Iterator<Item = Ptr>) {
+        self.volume.readahead(blocks.map(|p| self.volume.geometry.split(FsBlock(p.0))));
+    }
     fn locate(&self, c: Box<Corruption>, at: Option<Ptr>) -> Box<Corruption> {
         let c = c.in_inode(self.ino).in_fork(self.kind, None);
         match at {

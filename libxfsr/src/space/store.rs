@@ -108,6 +108,14 @@ impl Store for AgStore<'_> {
         let agbno = AgBlock(u32::try_from(at.0).unwrap_or(u32::MAX));
         self.volume.ag_block(self.ag, agbno, self.block_type(), damage)
     }
+    fn read_once(&self, at: Ptr, damage: OnDamage) -> Result<BlockRead> {
+        let agbno = AgBlock(u32::try_from(at.0).unwrap_or(u32::MAX));
+        self.volume.ag_block_once(self.ag, agbno, self.block_type(), damage)
+    }
+    fn readahead(&self, blocks: &mut dyn Iterator<Item = Ptr>) {
+        let blocks = blocks.filter_map(|p| u32::try_from(p.0).ok());
+        self.volume.readahead(blocks.map(|b| (self.ag, AgBlock(b))));
+    }
     fn locate(&self, c: Box<Corruption>, at: Option<Ptr>) -> Box<Corruption> {
         c.in_ag(self.ag, at.map(|p| AgBlock(u32::try_from(p.0).unwrap_or(u32::MAX))))
     }

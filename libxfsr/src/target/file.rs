@@ -203,6 +203,12 @@ impl FileTarget {
             Err(e) => e == rustix::io::Errno::NXIO,
         }
     }
+    /// Whether the first byte of a range can be had without waiting for the device.
+    fn is_in_memory(&self, offset: u64) -> bool {
+        let mut byte = [0];
+        let mut bufs = [std::io::IoSliceMut::new(&mut byte)];
+        rustix::io::preadv2(&self.file, &mut bufs, offset, rustix::io::ReadWriteFlags::NOWAIT).is_ok_and(|n| n == 1)
+    }
     fn writable(&self, op: &'static str, offset: u64, len: u64) -> Result<()> {
         if self.access == Access::Read {
             return Err(io_error(op, &self.name, offset, len, rustix::io::Errno::ROFS));
@@ -235,6 +241,18 @@ impl Target for FileTarget {
             };
             io_error("read", &self.name, offset, buf.len() as u64, e)
         })
+    }
+    fn readahead(&self, ranges: &[(u64, u64)]) {
+        let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return };
+        // Where both ends are in the page cache, so is, most likely, what lies between: two quick probes instead of many hints.
+        if self.is_in_memory(first.0) && self.is_in_memory(last.0 + last.1.saturating_sub(1)) {
+            return;
+        }
+        for (offset, len) in ranges {
+            // A hint: without it the reads only take longer.
+            let len = std::num::NonZeroU64::new(*len);
+            let _ = rustix::fs::fadvise(&self.file, *offset, len, rustix::fs::Advice::WillNeed);
+        }
     }
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         self.writable("write", offset, buf.len() as u64)?;

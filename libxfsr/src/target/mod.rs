@@ -43,6 +43,9 @@ pub trait Target: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`Error::Io`], also beyond the end.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+    /// Tells that these ranges (offset and length, in address order) will be read soon. A hint that waits for nothing and may
+    /// do nothing.
+    fn readahead(&self, _ranges: &[(u64, u64)]) {}
     /// Writes all of `buf` at `offset`.
     ///
     /// # Errors

@@ -63,6 +63,9 @@ impl Target for Overlay {
     fn name(&self) -> &str {
         self.below.name()
     }
+    fn readahead(&self, ranges: &[(u64, u64)]) {
+        self.below.readahead(ranges);
+    }
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let runs = self.runs.read();
         check_range("read", self.name(), offset, buf.len() as u64, self.len())?;

@@ -12,10 +12,23 @@ use crate::format::dir::{
 use crate::format::inode::Dinode;
 use crate::inode::fork::all_extents;
 use crate::units::{FileBlock, FsBlock};
+use rayon::prelude::*;
 use zerocopy::FromBytes;
 
 /// An index entry: hash and address.
 pub(super) type Indexed = (u32, u32);
+
+/// Data blocks of a large directory that one thread reads at a time.
+const PART: usize = 256;
+
+/// What some data blocks of a directory gave.
+struct Part<'a> {
+    dir: Dir<'a>,
+    index: Vec<Indexed>,
+    /// The largest unused piece of each block.
+    bests: Vec<(u64, u16)>,
+    whole: bool,
+}
 
 /// The extents of a directory, and reading of its blocks through them.
 pub(super) struct Map {
@@ -41,9 +54,17 @@ impl Map {
     }
 }
 
-impl Dir<'_> {
-    /// Reads the directory block at file block `at`, damaged or not.
-    pub(super) fn load(&self, map: &Map, at: u64, kind: &'static BlockType) -> Result<BlockRead> {
+/// Sorts an index by hash, then address: with all threads where it is large, with hardly any work where it is sorted by hash.
+fn sort(index: &mut [Indexed]) {
+    if index.is_sorted_by_key(|e| e.0) {
+        index.chunk_by_mut(|a, b| a.0 == b.0).for_each(<[Indexed]>::sort_unstable);
+    } else {
+        index.par_sort_unstable_by_key(|e| u64::from(e.0) << 32 | u64::from(e.1));
+    }
+}
+
+impl<'a> Dir<'a> {
+    fn key(&self, map: &Map, at: u64) -> Result<BlockKey> {
         let v = self.pass.volume;
         let g = &v.geometry;
         let mut pieces = Vec::new();
@@ -54,12 +75,26 @@ impl Dir<'_> {
             };
             pieces.push((daddr, g.block_size / 512));
         }
-        v.cache.read(&BlockKey::many(v.data, pieces), kind, g, OnDamage::Keep)
+        Ok(BlockKey::many(v.data, pieces))
+    }
+
+    /// Reads the directory block at file block `at`, damaged or not, for who may come back to it.
+    pub(super) fn load(&self, map: &Map, at: u64, kind: &'static BlockType) -> Result<BlockRead> {
+        let v = self.pass.volume;
+        v.cache.read(&self.key(map, at)?, kind, &v.geometry, OnDamage::Keep)
+    }
+
+    /// Tells that the directory blocks at these file blocks will be read soon.
+    pub(super) fn readahead(&self, map: &Map, blocks: impl Iterator<Item = u64>) {
+        let keys: Vec<BlockKey> = blocks.filter_map(|at| self.key(map, at).ok()).collect();
+        self.pass.volume.cache.readahead(&keys);
     }
 
     /// Reads the directory block at file block `at`; tells and gives none where it cannot be used.
     pub(super) fn read(&self, map: &Map, at: u64, kind: &'static BlockType) -> Option<BlockRead> {
-        match self.load(map, at, kind) {
+        let v = self.pass.volume;
+        let read = self.key(map, at).and_then(|k| v.cache.read_once(&k, kind, &v.geometry, OnDamage::Keep));
+        match read {
             Ok(block) => {
                 if let Some(c) = block.damage() {
                     let fatal = matches!(c.rule, Rule::Magic | Rule::Uuid | Rule::Truncated);
@@ -133,23 +168,19 @@ impl Dir<'_> {
         let blocks: Vec<u64> = map.blocks(0, leaf, step).collect();
         let mut whole = true;
         let kind = if single { &DIR_BLOCK } else { &DIR_DATA };
-        for at in &blocks {
-            let n = (at / step) as usize;
-            if n >= bests.len() && n < (1 << 24) {
-                bests.resize(n + 1, NULL_DATA_OFFSET);
+        for part in self.parts(&map, &blocks, kind, single) {
+            whole &= part.whole;
+            index.extend_from_slice(&part.index);
+            for (at, best) in part.bests {
+                let n = (at / step) as usize;
+                if n >= bests.len() && n < (1 << 24) {
+                    bests.resize(n + 1, NULL_DATA_OFFSET);
+                }
+                if let Some(b) = bests.get_mut(n) {
+                    *b = best;
+                }
             }
-            let Some(block) = self.read(&map, *at, kind) else {
-                whole = false;
-                continue;
-            };
-            whole &= block.damage().is_none();
-            let best = self.data(*at, &block, &mut index);
-            if let Some(b) = bests.get_mut(n) {
-                *b = best;
-            }
-            if single {
-                self.block_form(&block, &mut index, whole);
-            }
+            self.join(part.dir);
         }
         if blocks.first() != Some(&0) {
             self.tell(self.bad("block", Rule::Missing, Some(0)));
@@ -170,6 +201,30 @@ impl Dir<'_> {
         }
     }
 
+    /// Reads the data blocks; those of a large directory in several parts at once, which come in their order.
+    fn parts(&self, map: &Map, blocks: &[u64], kind: &'static BlockType, single: bool) -> Vec<Part<'a>> {
+        let one = |blocks: &[u64]| {
+            let mut part = Part { dir: self.part(), index: Vec::new(), bests: Vec::new(), whole: true };
+            if blocks.len() > 1 {
+                self.readahead(map, blocks.iter().copied());
+            }
+            for &at in blocks {
+                let block = self.read(map, at, kind);
+                part.whole &= block.as_ref().is_some_and(|b| b.damage().is_none());
+                let best = match &block {
+                    Some(b) => part.dir.data(at, b, &mut part.index),
+                    None => NULL_DATA_OFFSET,
+                };
+                part.bests.push((at, best));
+                if let Some(b) = block.filter(|_| single) {
+                    self.block_form(&b, &mut part.index, part.whole);
+                }
+            }
+            part
+        };
+        if blocks.len() <= PART { vec![one(blocks)] } else { blocks.par_chunks(PART).map(one).collect() }
+    }
+
     fn block_form(&self, block: &BlockRead, index: &mut [Indexed], whole: bool) {
         if block_type_of(block) != Some(&DIR_BLOCK) {
             return;
@@ -187,8 +242,8 @@ impl Dir<'_> {
 
     /// Compares the index with the entries that were seen.
     pub(super) fn compare_index(&self, mut stored: Vec<Indexed>, seen: &mut [Indexed], whole: bool) {
-        stored.sort_unstable();
-        seen.sort_unstable();
+        sort(&mut stored);
+        sort(seen);
         if !whole || stored == seen {
             return;
         }

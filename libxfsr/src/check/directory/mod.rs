@@ -50,9 +50,45 @@ struct Dir<'a> {
     whole: bool,
     /// A hash of each name.
     names: Vec<u64>,
+    /// The inode chunk of the entry before.
+    near: usize,
 }
 
-impl Dir<'_> {
+impl<'a> Dir<'a> {
+    fn new(pass: &'a Pass<'a>, parents: &'a Parents, ino: Ino, slot: usize) -> Self {
+        Self {
+            pass,
+            parents,
+            ino,
+            slot,
+            generation: 0,
+            entries: 0,
+            dot: false,
+            dotdot: false,
+            whole: true,
+            names: Vec::new(),
+            near: 0,
+        }
+    }
+
+    /// The same directory, for a thread that takes some of its blocks.
+    fn part(&self) -> Self {
+        Self { generation: self.generation, ..Self::new(self.pass, self.parents, self.ino, self.slot) }
+    }
+
+    /// Takes what such a thread found.
+    fn join(&mut self, mut part: Self) {
+        self.entries += part.entries;
+        self.dot |= part.dot;
+        self.dotdot |= part.dotdot;
+        self.whole &= part.whole;
+        if self.names.is_empty() {
+            self.names = part.names;
+        } else {
+            self.names.append(&mut part.names);
+        }
+    }
+
     fn bad(&self, field: &'static str, rule: Rule, block: Option<u64>) -> Box<Corruption> {
         Corruption::new("directory", field, rule).in_inode(self.ino).in_fork(ForkKind::Data, block.map(FileBlock))
     }
@@ -109,7 +145,7 @@ impl Dir<'_> {
                 self.bad("name", Rule::Name, block).found(shown()).expected("1 to 255 bytes without slash and zero"),
             );
         }
-        let Some(slot) = table.slot(child).filter(|s| table.is_used(*s)) else {
+        let Some(slot) = table.slot_near(child, &mut self.near).filter(|s| table.is_used(*s)) else {
             let c = self.bad("inumber", Rule::Missing, block).found(format_args!("{} names inode {child}", shown()));
             return self.tell(c.expected("an inode in use"));
         };
@@ -189,18 +225,7 @@ impl Pass<'_> {
 
     fn one(&self, ino: Ino, parents: &Parents) -> u64 {
         let Some(slot) = self.table.slot(ino) else { return 0 };
-        let mut dir = Dir {
-            pass: self,
-            parents,
-            ino,
-            slot,
-            generation: 0,
-            entries: 0,
-            dot: false,
-            dotdot: false,
-            whole: true,
-            names: Vec::new(),
-        };
+        let mut dir = Dir::new(self, parents, ino, slot);
         let inode = match self.volume.inode_bytes(ino) {
             Ok(b) => b,
             Err(e) => {

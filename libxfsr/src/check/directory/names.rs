@@ -10,6 +10,7 @@ use crate::format::da::fold_case;
 use crate::format::dir::{ShortDir, entry_at, same_name, split_address};
 use crate::geometry::Geometry;
 use crate::text::escape;
+use rayon::prelude::*;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -48,7 +49,7 @@ fn careful(key: &RandomState, geometry: &Geometry, name: &[u8]) -> u64 {
 
 /// Values that occur more than once.
 fn repeated(mut all: Vec<u64>) -> Vec<u64> {
-    all.sort_unstable();
+    all.par_sort_unstable();
     let mut again: Vec<u64> =
         all.windows(2).filter_map(|w| if let [a, b] = w { (a == b).then_some(*a) } else { None }).collect();
     again.dedup();

@@ -25,6 +25,9 @@ impl Owner for Index<'_, '_> {
     fn tell(&self, c: Box<Corruption>) {
         self.dir.tell(c);
     }
+    fn readahead(&self, blocks: &mut dyn Iterator<Item = u64>) {
+        self.dir.readahead(self.map, blocks);
+    }
     fn leaf(&mut self, _at: u64, block: &BlockRead) -> Option<u32> {
         let leaf = Leaf::from_bytes(block)?;
         self.stored.extend(live(&leaf));
