@@ -35,6 +35,8 @@ pub(super) enum Flag {
     /// Belongs to the metadata directory tree.
     Metadata = 0x80,
 }
+/// No links, and no directory.
+const NOWHERE: u64 = (u32::MAX as u64) << 32;
 const FLAGS: u8 = Flag::Reflink as u8 | Flag::Partial as u8 | Flag::Orphan as u8 | Flag::Metadata as u8;
 
 struct Chunks {
@@ -48,9 +50,9 @@ pub(super) struct Table<'a> {
     ags: Vec<Chunks>,
     kind: Vec<AtomicU8>,
     nlink: Vec<AtomicU32>,
-    links: Vec<AtomicU32>,
-    /// Slot of a directory that has an entry for it: the lowest, so that it does not depend on who came first.
-    above: Vec<AtomicU32>,
+    /// Links that were seen. In the upper half the slot of a directory that has an entry for the inode: the lowest, so that it
+    /// does not depend on who came first.
+    links: Vec<AtomicU64>,
     pub(super) pointers: Pointers,
 }
 
@@ -71,8 +73,7 @@ impl<'a> Table<'a> {
             ags: chunks,
             kind: (0..base).map(|_| AtomicU8::new(FREE)).collect(),
             nlink: (0..base).map(|_| AtomicU32::new(0)).collect(),
-            links: (0..base).map(|_| AtomicU32::new(0)).collect(),
-            above: (0..base).map(|_| AtomicU32::new(u32::MAX)).collect(),
+            links: (0..base).map(|_| AtomicU64::new(NOWHERE)).collect(),
             pointers: Pointers::new(if geometry.features.parent() { base } else { 0 }),
         }
     }
@@ -131,25 +132,23 @@ impl<'a> Table<'a> {
     }
     /// Links that were seen.
     pub(super) fn links(&self, slot: usize) -> u32 {
-        self.links.get(slot).map_or(0, |n| n.load(Ordering::Relaxed))
+        self.links.get(slot).map_or(0, |n| n.load(Ordering::Relaxed) as u32)
     }
-    /// Notes that a directory entry was seen.
+    /// Notes a link that is no entry of another directory.
     pub(super) fn link(&self, slot: usize) {
-        if let Some(n) = self.links.get(slot) {
-            n.fetch_add(1, Ordering::Relaxed);
-        }
+        self.enter(slot, usize::MAX);
     }
-    /// Notes that the directory in slot `above` has an entry for an inode.
-    pub(super) fn lead(&self, slot: usize, above: usize) {
-        let above = u32::try_from(above).unwrap_or(u32::MAX);
-        if let Some(n) = self.above.get(slot).filter(|n| n.load(Ordering::Relaxed) > above) {
-            n.fetch_min(above, Ordering::Relaxed);
-        }
+    /// Notes an entry of the directory in slot `above`.
+    pub(super) fn enter(&self, slot: usize, above: usize) {
+        let above = u64::from(u32::try_from(above).unwrap_or(u32::MAX));
+        let Some(n) = self.links.get(slot) else { return };
+        let next = |old: u64| Some((old >> 32).min(above) << 32 | u64::from((old as u32).saturating_add(1)));
+        let _ = n.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
     /// A directory that has an entry for it.
     pub(super) fn above(&self, slot: usize) -> Option<Ino> {
-        let above = self.above.get(slot).map(|n| n.load(Ordering::Relaxed)).filter(|n| *n != u32::MAX)?;
-        self.ino(above as usize)
+        let above = (self.links.get(slot)?.load(Ordering::Relaxed) >> 32) as u32;
+        self.ino(Some(above).filter(|a| *a != u32::MAX)? as usize)
     }
     /// The inode of a slot.
     fn ino(&self, slot: usize) -> Option<Ino> {

@@ -149,8 +149,7 @@ impl<'a> Dir<'a> {
             let c = self.bad("inumber", Rule::Missing, block).found(format_args!("{} names inode {child}", shown()));
             return self.tell(c.expected("an inode in use"));
         };
-        table.link(slot);
-        table.lead(slot, self.slot);
+        table.enter(slot, self.slot);
         table.pointers.entry(slot, child, self.ino, self.generation, name);
         let Some(kind) = table.kind(slot) else { return };
         if self.pass.volume.geometry.features.ftype() && ftype != kind as u8 {

@@ -10,7 +10,6 @@ use crate::format::da::fold_case;
 use crate::format::dir::{ShortDir, entry_at, same_name, split_address};
 use crate::geometry::Geometry;
 use crate::text::escape;
-use rayon::prelude::*;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -20,19 +19,30 @@ fn mix(state: u64, word: u64) -> u64 {
     (product as u64) ^ (product >> 64) as u64
 }
 
+/// The eight bytes from `at` on, which are there.
+fn word(name: &[u8], at: usize) -> u64 {
+    let bytes = name.get(at..).and_then(|n| n.first_chunk::<8>()).copied().unwrap_or_default();
+    zerocopy::native_endian::U64::from_bytes(bytes).get()
+}
+
 /// A quick hash of a name as this filesystem compares names. Who makes the names could make them collide: that costs time, not
 /// truth.
-fn quick(geometry: &Geometry, name: &[u8]) -> u64 {
-    let mut state = mix(FACTOR, name.len() as u64);
-    let ci = geometry.features.ascii_ci();
-    for piece in name.chunks(8) {
-        let mut word = [0; 8];
-        for (to, from) in word.iter_mut().zip(piece) {
-            *to = if ci { fold_case(*from) } else { *from };
-        }
-        state = mix(state, zerocopy::native_endian::U64::from_bytes(word).get());
+fn quick(ci: bool, name: &[u8]) -> u64 {
+    if ci {
+        let folded: Vec<u8> = name.iter().map(|b| fold_case(*b)).collect();
+        return quick(false, &folded);
     }
-    state
+    let mut state = mix(FACTOR, name.len() as u64);
+    if name.len() < 8 {
+        let short = name.iter().fold(0, |w, b| w << 8 | u64::from(*b));
+        return mix(state, short);
+    }
+    // The last word may reach back into the one before.
+    let last = name.len() - 8;
+    for at in (0..last).step_by(8) {
+        state = mix(state, word(name, at));
+    }
+    mix(state, word(name, last))
 }
 
 /// A hash that nobody can foresee.
@@ -47,11 +57,30 @@ fn careful(key: &RandomState, geometry: &Geometry, name: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Values that occur more than once.
-fn repeated(mut all: Vec<u64>) -> Vec<u64> {
-    all.par_sort_unstable();
-    let mut again: Vec<u64> =
-        all.windows(2).filter_map(|w| if let [a, b] = w { (a == b).then_some(*a) } else { None }).collect();
+/// Places of the table that are tried for a value.
+const MAX_PROBES: usize = 64;
+
+/// Values that may occur more than once, sorted: all that do, a pair in 2^32 or so that differs, and where someone chose names
+/// that crowd the table, those for which there was no place.
+fn repeated(all: &[u64]) -> Vec<u64> {
+    let mut again = Vec::new();
+    if all.len() < 2 {
+        return again;
+    }
+    // A hash table of the upper halves, at the places that the lower halves say; half of it stays empty.
+    let mask = (all.len() * 2).next_power_of_two() - 1;
+    let mut table = vec![0u32; mask + 1];
+    for value in all {
+        let tag = (value >> 32) as u32 | 1;
+        let first = *value as usize & mask;
+        let place =
+            (0..MAX_PROBES).map(|n| (first + n) & mask).find(|at| table.get(*at).is_some_and(|t| [0, tag].contains(t)));
+        match place.and_then(|at| table.get_mut(at)) {
+            Some(t) if *t == 0 => *t = tag,
+            _ => again.push(*value),
+        }
+    }
+    again.sort_unstable();
     again.dedup();
     again
 }
@@ -59,7 +88,7 @@ fn repeated(mut all: Vec<u64>) -> Vec<u64> {
 impl Dir<'_> {
     /// Takes an entry's name.
     pub(super) fn name(&mut self, name: &[u8]) {
-        self.names.push(quick(&self.pass.volume.geometry, name));
+        self.names.push(quick(self.pass.volume.geometry.features.ascii_ci(), name));
     }
 
     fn twice(&self, name: &[u8], block: Option<u64>) {
@@ -70,7 +99,7 @@ impl Dir<'_> {
     /// Looks for equal names in the short form.
     pub(super) fn duplicates_in_short(&mut self, short: &ShortDir<'_>) {
         let names = std::mem::take(&mut self.names);
-        if repeated(names).is_empty() {
+        if repeated(&names).is_empty() {
             return;
         }
         let g = &self.pass.volume.geometry;
@@ -85,11 +114,12 @@ impl Dir<'_> {
 
     /// Looks for equal names in blocks; `index` has the address of every entry.
     pub(super) fn duplicates(&mut self, map: &Map, kind: &'static BlockType, index: &[Indexed]) {
-        let again = repeated(std::mem::take(&mut self.names));
+        let again = repeated(&std::mem::take(&mut self.names));
         if again.is_empty() {
             return;
         }
         let g = &self.pass.volume.geometry;
+        let ci = g.features.ascii_ci();
         let key = RandomState::new();
         let with_name = |address: u32, use_name: &mut dyn FnMut(&[u8])| {
             let (at, offset) = split_address(g, address);
@@ -102,7 +132,7 @@ impl Dir<'_> {
         let mut suspects: Vec<(u64, u32)> = Vec::new();
         for (_, address) in index {
             with_name(*address, &mut |name| {
-                if again.binary_search(&quick(g, name)).is_ok() {
+                if again.binary_search(&quick(ci, name)).is_ok() {
                     suspects.push((careful(&key, g, name), *address));
                 }
             });
@@ -126,14 +156,31 @@ impl Dir<'_> {
 #[cfg(test)]
 mod tests {
     use super::{quick, repeated};
-    use crate::geometry::test_geometry;
 
     #[test]
     fn names_that_differ_hash_differently() {
-        let g = test_geometry();
-        let all: Vec<u64> = (0..20_000).map(|i| quick(&g, format!("name-{i:09}").as_bytes())).collect();
-        assert!(repeated(all).is_empty());
-        assert_ne!(quick(&g, b"a"), quick(&g, b"a\0"));
-        assert_eq!(repeated(vec![3, 1, 3, 2, 3, 1]), [1, 3]);
+        for length in [1, 3, 7, 8, 9, 15, 16, 40] {
+            let name = |i: u32| format!("{i:0length$}");
+            let count = 10u32.pow(length.min(5) as u32);
+            let all: Vec<u64> = (0..count).map(|i| quick(false, name(i).as_bytes())).collect();
+            assert!(repeated(&all).is_empty(), "{length}");
+        }
+        assert_ne!(quick(false, b"a"), quick(false, b"a\0"));
+        assert_ne!(quick(false, b"\0a"), quick(false, b"a"));
+    }
+
+    #[test]
+    fn case_counts_only_where_it_does() {
+        assert_eq!(quick(true, b"A longer Name"), quick(true, b"a LONGER nAME"));
+        assert_ne!(quick(false, b"A"), quick(false, b"a"));
+    }
+
+    #[test]
+    fn repeated_values_are_found() {
+        assert_eq!(repeated(&[3, 1 << 40, 3, 2 << 40, 3, 1 << 40]), [3, 1 << 40]);
+        assert!(repeated(&[7]).is_empty());
+        // All at one place of the table: found, and others too.
+        let crowd: Vec<u64> = (1..2000u64).chain([1999]).map(|i| i << 33).collect();
+        assert!(repeated(&crowd).contains(&(1999 << 33)));
     }
 }
