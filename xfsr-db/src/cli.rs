@@ -111,5 +111,5 @@ pub(crate) fn main() -> ExitCode {
             }
         }
     }
-    ExitCode::from(u8::from(failed))
+    ExitCode::from(if failed { session.status } else { 0 })
 }

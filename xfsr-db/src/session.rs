@@ -1,6 +1,6 @@
 //! A session: the volume, the current position, the stack and the ring; which command does what.
 
-use crate::commands::{address, convert, files, rdump, show, space};
+use crate::commands::{address, convert, files, frag, names, rdump, show, space, usage};
 use crate::location::{Location, Ring};
 use crate::out::{Out, complain, say};
 use libxfsr::cache::OnDamage;
@@ -29,6 +29,10 @@ pub(crate) struct Session {
     pub(crate) out: Out,
     /// Files of commands that are being run.
     sources: u32,
+    /// What `blockget` found out.
+    pub(crate) usage: Option<usage::Usage>,
+    /// Exit status of a run in which something failed.
+    pub(crate) status: u8,
 }
 
 /// A command: names, arguments, what it does, how.
@@ -41,8 +45,8 @@ const COMMANDS: &[Command] = &[
     (&["agfl"], "[agno]", "go to an AG's free list", |s, a| address::header(s, a, 3)),
     (&["agi"], "[agno]", "go to an AG's inode header", |s, a| address::header(s, a, 2)),
     (&["back", "b"], "", "go back in the ring", |s, _| address::step(s, false)),
-    (&["blockget", "check"], "", "", |_, _| missing("blockget", "xfsr-repair -n checks the whole filesystem")),
-    (&["blockuse"], "", "", |_, _| missing("blockuse", "xfsr-spaceman's fsmap names the owners of blocks")),
+    (&["blockget", "check"], "[-nps] [-b block]... [-i inode]...", "find out who owns which block", usage::blockget),
+    (&["blockuse"], "[-n] [-c count]", "show what the current blocks are used for", usage::blockuse),
     (&["bmap"], "[-ad]", "show the current inode's extents", files::bmap),
     (&["cat"], "[path...]", "write the contents of files to standard output", files::cat),
     (&["convert"], "type number [type number...] type", "convert between kinds of addresses", convert::convert),
@@ -55,7 +59,7 @@ const COMMANDS: &[Command] = &[
         Ok(())
     }),
     (&["forward", "f"], "", "go forward in the ring", |s, _| address::step(s, true)),
-    (&["frag"], "", "", |_, _| missing("frag", "bmap shows the extents of one inode")),
+    (&["frag"], "[-adflqRrv]", "extents that files have, and the fewest they need", frag::frag),
     (
         &["freesp"],
         "[-bcds] [-A alignment] [-a agno] [-e size] [-h start] [-m factor]",
@@ -68,7 +72,7 @@ const COMMANDS: &[Command] = &[
     (&["info"], "", "the geometry, as mkfs.xfs prints it", show::info),
     (&["inode"], "[number]", "go to an inode", address::inode),
     (&["ls"], "[-i] [path...]", "list directories", files::ls),
-    (&["ncheck"], "[-s] [-i number]...", "names of inodes", files::ncheck),
+    (&["ncheck"], "[-s] [-i number]...", "names of inodes", names::ncheck),
     (&["path"], "path", "go to the inode at a path", files::path),
     (&["pop"], "", "take the position from the stack", |s, _| address::pop(s)),
     (&["print", "p"], "[field...]", "show fields of the current structure", show::print),
@@ -84,14 +88,10 @@ const COMMANDS: &[Command] = &[
     (&["version"], "", "names of the features", show::version),
 ];
 
-fn missing(name: &str, instead: &str) -> Outcome {
-    Err(format!("{name} is not available yet; {instead}"))
-}
-
 fn help(s: &mut Session, arguments: &[String]) -> Outcome {
     let wanted = arguments.first();
     let mut found = false;
-    for (names, usage, what, _) in COMMANDS.iter().filter(|c| !c.2.is_empty()) {
+    for (names, usage, what, _) in COMMANDS {
         if wanted.is_none_or(|w| names.contains(&w.as_str())) {
             found = true;
             let space = if usage.is_empty() { "" } else { " " };
@@ -155,7 +155,17 @@ fn words(line: &str) -> Result<Vec<String>, String> {
 
 impl Session {
     pub(crate) fn new(volume: Volume, device: PathBuf, out: Out) -> Self {
-        Self { volume, device, current: None, stack: Vec::new(), ring: Ring::default(), out, sources: 0 }
+        Self {
+            volume,
+            device,
+            current: None,
+            stack: Vec::new(),
+            ring: Ring::default(),
+            out,
+            sources: 0,
+            usage: None,
+            status: 1,
+        }
     }
 
     /// Runs a line.

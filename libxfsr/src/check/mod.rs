@@ -25,6 +25,7 @@ mod values;
 use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule, Severity};
 use crate::journal::{LogState, log_state};
+use crate::units::AgBlock;
 use crate::volume::Volume;
 use parking_lot::Mutex;
 use rayon::prelude::*;
@@ -132,6 +133,42 @@ impl Findings {
 /// # Ok::<(), libxfsr::Error>(())
 /// ```
 pub fn check(volume: &Volume, control: &Control<'_>) -> Result<Outcome> {
+    run(volume, control, None)
+}
+
+/// An extent of an AG and one of its owners, as the check's forward scan saw them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Owned {
+    /// First block.
+    pub start: AgBlock,
+    /// Blocks.
+    pub count: u32,
+    /// The owner of a reverse mapping ([`owner`](mod@crate::format::btree::owner)), or `NULL` for free space.
+    pub owner: u64,
+    /// The offset of a reverse mapping, with its flags.
+    pub offset: u64,
+}
+
+/// Who owns which block, and what a check found on the way.
+#[derive(Debug)]
+pub struct Survey {
+    /// What [`check`] would return. The log's state does not end it: `dirty_log` then says that this is what lies on the disk.
+    pub outcome: Outcome,
+    /// By AG, sorted by first block. Blocks of several owners stand in several extents.
+    pub owners: Vec<Vec<Owned>>,
+}
+
+/// Checks a whole filesystem and keeps the owners of all blocks, for who wants to ask about them.
+///
+/// # Errors
+/// As [`check`].
+pub fn survey(volume: &Volume, control: &Control<'_>) -> Result<Survey> {
+    let mut owners = Vec::new();
+    let outcome = run(volume, control, Some(&mut owners))?;
+    Ok(Survey { outcome, owners })
+}
+
+fn run(volume: &Volume, control: &Control<'_>, keep: Option<&mut Vec<Vec<Owned>>>) -> Result<Outcome> {
     let found = Findings::default();
     let mut outcome = Outcome::default();
     control.begin("superblocks and log");
@@ -139,7 +176,8 @@ pub fn check(volume: &Volume, control: &Control<'_>) -> Result<Outcome> {
     match log_state(volume) {
         Ok(LogState::Dirty { .. }) => {
             outcome.dirty_log = true;
-            found.skip("everything but superblocks", "the log is dirty: mount and unmount the filesystem to replay it");
+            let what = if keep.is_some() { "what the log holds" } else { "everything but superblocks" };
+            found.skip(what, "the log is dirty: mount and unmount the filesystem to replay it");
         }
         Ok(LogState::Clean { .. }) => {}
         Ok(LogState::Absent) => {
@@ -147,9 +185,9 @@ pub fn check(volume: &Volume, control: &Control<'_>) -> Result<Outcome> {
         }
         Err(e) => found.add_error(e, || Corruption::new("log", "head", Rule::Unreadable)),
     }
-    if !outcome.dirty_log {
+    if !outcome.dirty_log || keep.is_some() {
         unsupported(volume, &found);
-        outcome.counts = everything(volume, control, &found)?;
+        outcome.counts = everything(volume, control, &found, keep)?;
     }
     outcome.more_findings = found.total.load(Ordering::Relaxed).saturating_sub(MAX_FINDINGS as u64);
     outcome.findings = found.kept.into_inner();
@@ -170,7 +208,12 @@ fn unsupported(volume: &Volume, found: &Findings) {
     }
 }
 
-fn everything(volume: &Volume, control: &Control<'_>, found: &Findings) -> Result<Counts> {
+fn everything(
+    volume: &Volume,
+    control: &Control<'_>,
+    found: &Findings,
+    keep: Option<&mut Vec<Vec<Owned>>>,
+) -> Result<Counts> {
     let g = &volume.geometry;
     control.begin("AG btrees");
     let ags_done = AtomicU64::new(0);
@@ -207,6 +250,9 @@ fn everything(volume: &Volume, control: &Control<'_>, found: &Findings) -> Resul
     control.check()?;
     parents::check(volume, &table, found, control)?;
     control.begin("owners of blocks");
+    if let Some(keep) = keep {
+        *keep = owners.list();
+    }
     owners.check(volume, &table, &ags, found);
     realtime::check(volume, owners.take_realtime(), found);
     counters::check(volume, &ags, found);

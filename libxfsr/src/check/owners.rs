@@ -1,12 +1,12 @@
 //! Each block owned exactly once, or shared exactly as the reference counts say; the reverse mappings as a forward scan derives
 //! them.
 
-use super::Findings;
 use super::ag::AgState;
 use super::inodes::{Flag, Table};
 use super::owned::Owned;
 use super::quota;
 use super::realtime::RtExtent;
+use super::{Findings, Owned};
 use crate::error::{Corruption, Rule, Severity};
 use crate::format::btree::{REFCOUNT_COW, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_OFFSET_MASK, RmapRec, owner};
 use crate::units::{AgBlock, AgNumber, Ino};
@@ -191,6 +191,17 @@ impl<'a> Owners<'a> {
     /// Hands over what files own of the realtime device.
     pub(super) fn take_realtime(&self) -> Vec<RtExtent> {
         std::mem::take(&mut *self.realtime.lock())
+    }
+
+    /// A copy of everything, by AG and sorted by first block.
+    pub(super) fn list(&self) -> Vec<Vec<Owned>> {
+        let owned = |o: &Observed| Owned { start: AgBlock(o.start), count: o.count, owner: o.owner, offset: o.offset };
+        let one = |list: &Mutex<Vec<Observed>>| {
+            let mut all: Vec<Owned> = list.lock().iter().map(owned).collect();
+            all.sort_unstable_by_key(|o| (o.start, o.owner, o.offset));
+            all
+        };
+        self.ags.par_iter().map(one).collect()
     }
 
     pub(super) fn extents(&self) -> u64 {

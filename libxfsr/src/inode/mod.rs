@@ -2,5 +2,6 @@
 
 pub mod file;
 pub mod fork;
+pub mod scan;
 
 pub use file::{Inode, read_at, symlink_target};

@@ -2,20 +2,20 @@
 
 use super::fsmap::{Device, Mapping, Owner};
 use super::{EachFree, EachMapping, Frag, FragCounter, Shape, SpaceBackend};
-use crate::btree::kinds::{Bno, Inobt, Refcount, Rmap};
-use crate::btree::{Cursor, Kind, Store, query};
+use crate::btree::kinds::{Bno, Refcount, Rmap};
+use crate::btree::query;
 use crate::cache::OnDamage;
 use crate::control::Control;
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
 use crate::format::Context;
 use crate::format::btree::{
-    InobtRec, REFCOUNT_COW, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_OFFSET_MASK, RMAP_UNWRITTEN, RefcountKey, RmapRec,
+    REFCOUNT_COW, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_OFFSET_MASK, RMAP_UNWRITTEN, RefcountKey, RmapRec,
 };
 use crate::format::inode::{Dinode, verify_dinode};
-use crate::inode::fork;
+use crate::inode::{fork, scan};
 use crate::mkfs::Report;
-use crate::space::{AgStore, AgTree};
-use crate::units::{AgBlock, AgIno, AgNumber, Ino};
+use crate::space::{AgStore, AgTree, walk};
+use crate::units::{AgBlock, AgNumber, Ino};
 use crate::volume::Volume;
 use std::ops::ControlFlow;
 use zerocopy::big_endian::U32;
@@ -25,34 +25,6 @@ use zerocopy::big_endian::U32;
 pub struct Image {
     volume: Volume,
     name: String,
-}
-
-/// Steps between two looks at the control.
-const CHECK_EVERY: u64 = 1024;
-
-/// Calls `each` with the records of a tree, in order. Records that are not in order end the walk, so it is finite.
-fn walk<K: Kind, S: Store>(
-    store: &S,
-    control: &Control<'_>,
-    each: &mut dyn FnMut(&K::Record) -> Result<ControlFlow<()>>,
-) -> Result<()> {
-    let Some(mut cursor) = Cursor::<K, S>::first(store)? else { return Ok(()) };
-    let mut before: Option<K::Record> = None;
-    for step in 0u64.. {
-        if step % CHECK_EVERY == 0 {
-            control.check()?;
-        }
-        let Some(r) = cursor.record() else { break };
-        if before.as_ref().is_some_and(|b| !K::in_order(b, &r)) {
-            let c = Corruption::new(K::NAME, "recs", Rule::Order).found(K::show(&K::low(&r)));
-            return Err(store.locate(c, None).into());
-        }
-        if each(&r)?.is_break() || !cursor.advance()? {
-            break;
-        }
-        before = Some(r);
-    }
-    Ok(())
 }
 
 /// Turns extents in ascending order into mappings without gaps.
@@ -180,28 +152,6 @@ impl Image {
         let numbers = [sb.rbmino, sb.rsumino, sb.uquotino, sb.gquotino, sb.pquotino];
         core.is_metadata() || numbers.iter().any(|n| n.get() == ino.0)
     }
-
-    /// Calls `each` with the inodes in use of a chunk.
-    fn chunk(&self, ag: AgNumber, r: &InobtRec, each: &mut dyn FnMut(Ino, &[u8]) -> Result<()>) -> Result<()> {
-        let g = &self.volume.geometry;
-        let size = g.inode_size as usize;
-        let used = !r.free.get() & !r.holes(g.features.sparse_inodes());
-        let start = r.startino.get();
-        let whole = r.holes(g.features.sparse_inodes()) == 0;
-        let mut bytes = vec![0; size * 64];
-        let offset = g.ino_to_offset(g.join_ino(ag, AgIno(start)));
-        let together =
-            whole && used != 0 && offset.is_some_and(|o| self.volume.data_target().read_at(&mut bytes, o).is_ok());
-        for i in (0..64u32).filter(|i| used >> i & 1 == 1) {
-            let ino = g.join_ino(ag, AgIno(start.saturating_add(i)));
-            let at = i as usize * size;
-            match bytes.get(at..at + size).filter(|_| together) {
-                Some(b) => each(ino, b)?,
-                None => each(ino, &self.volume.inode_bytes(ino)?)?,
-            }
-        }
-        Ok(())
-    }
 }
 
 impl SpaceBackend for Image {
@@ -256,34 +206,41 @@ impl SpaceBackend for Image {
     fn frag(&self, control: &Control<'_>) -> Result<Frag> {
         let g = &self.volume.geometry;
         let (mut frag, mut counter) = (Frag::default(), FragCounter::default());
-        for ag in g.ags() {
-            control.tell("inodes", ag.0.into(), Some(g.ag_count.into()));
-            let store = self.store(ag, AgTree::Ino)?;
-            walk::<Inobt, _>(&store, control, &mut |r| {
-                self.chunk(ag, r, &mut |ino, bytes| {
-                    let Some(core) = Dinode::from_bytes(bytes) else { return Ok(()) };
-                    let at =
-                        Context { geometry: g, daddr: g.agbno_to_daddr(ag, g.agino_to_block(g.split_ino(ino).1).0) };
-                    verify_dinode(bytes, ino, &at)?;
-                    if self.is_internal(ino, core) {
-                        return Ok(());
-                    }
-                    frag.inodes += 1;
-                    for kind in [ForkKind::Data, ForkKind::Attr] {
-                        let before = counter.actual;
-                        if kind == ForkKind::Data || core.has_attr_fork() {
-                            fork::extents(&self.volume, ino, bytes, kind, (0, u64::MAX), &mut |e| {
-                                counter.add(e);
-                                ControlFlow::Continue(())
-                            })?;
-                        }
-                        counter.next_fork();
-                        frag.forks += u64::from(counter.actual > before);
-                    }
-                    Ok(())
-                })?;
-                Ok(ControlFlow::Continue(()))
-            })?;
+        let mut one = |ino: Ino, bytes: &[u8]| -> Result<()> {
+            let Some(core) = Dinode::from_bytes(bytes) else { return Ok(()) };
+            let (ag, agino) = g.split_ino(ino);
+            verify_dinode(
+                bytes,
+                ino,
+                &Context { geometry: g, daddr: g.agbno_to_daddr(ag, g.agino_to_block(agino).0) },
+            )?;
+            if self.is_internal(ino, core) {
+                return Ok(());
+            }
+            frag.inodes += 1;
+            for kind in [ForkKind::Data, ForkKind::Attr] {
+                let before = counter.actual;
+                if kind == ForkKind::Data || core.has_attr_fork() {
+                    fork::extents(&self.volume, ino, bytes, kind, (0, u64::MAX), &mut |e| {
+                        counter.add(e);
+                        ControlFlow::Continue(())
+                    })?;
+                }
+                counter.next_fork();
+                frag.forks += u64::from(counter.actual > before);
+            }
+            Ok(())
+        };
+        let mut failed = None;
+        scan::for_each_used(&self.volume, control, &mut |seen| match seen.and_then(|(ino, bytes)| one(ino, bytes)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(e) => {
+                failed = Some(e);
+                ControlFlow::Break(())
+            }
+        })?;
+        if let Some(e) = failed {
+            return Err(e);
         }
         frag.actual = counter.actual;
         frag.ideal = Some(counter.ideal);

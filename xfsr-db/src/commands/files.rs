@@ -2,14 +2,13 @@
 
 use super::address::at_inode;
 use crate::out::say;
-use crate::session::{Outcome, Session, number};
+use crate::session::{Outcome, Session};
 use libxfsr::cache::OnDamage;
 use libxfsr::dir::{self, resolve};
 use libxfsr::error::ForkKind;
 use libxfsr::inode::{Inode, read_at, symlink_target};
 use libxfsr::text::escape;
 use libxfsr::units::{FsBlock, Ino};
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 fn text(e: libxfsr::Error) -> String {
@@ -187,62 +186,4 @@ pub(crate) fn bmap(s: &mut Session, a: &[String]) -> Outcome {
         }
     }
     Ok(())
-}
-
-/// Most names that ncheck's walk remembers before it stops.
-const MAX_WALK: usize = 1 << 28;
-
-pub(crate) fn ncheck(s: &mut Session, a: &[String]) -> Outcome {
-    let (mut wanted, mut set_id) = (HashSet::new(), false);
-    let mut rest = a.iter();
-    while let Some(o) = rest.next() {
-        match o.as_str() {
-            "-s" => set_id = true,
-            "-i" => drop(wanted.insert(number(rest.next().ok_or("-i needs an inode number")?)?)),
-            o => return Err(format!("bad option for ncheck: {}", escape(o.as_bytes()))),
-        }
-    }
-    let mut failed = Vec::new();
-    let mut visited = HashSet::new();
-    let mut stack = vec![(s.volume.geometry.root_ino, Vec::new())];
-    while let Some((ino, path)) = stack.pop() {
-        // A directory that is reached twice is damage, and would be an endless walk.
-        if !visited.insert(ino) || visited.len() > MAX_WALK {
-            failed.push(format!("directory {ino} is reached twice, at {}", escape(&path)));
-            continue;
-        }
-        let inode = match load(s, ino) {
-            Ok(i) => i,
-            Err(e) => {
-                failed.push(e);
-                continue;
-            }
-        };
-        let walked = dir::for_each(&s.volume, &inode, OnDamage::Keep, &mut |seen| {
-            match seen {
-                Ok((_, e)) if matches!(e.name, b"." | b"..") => {}
-                Ok((_, e)) => {
-                    let prefix = if path.is_empty() { Vec::new() } else { [&path[..], b"/"].concat() };
-                    let name = [&prefix[..], e.name].concat();
-                    let child = Inode::read(&s.volume, e.ino, OnDamage::Keep);
-                    let is_dir = child.as_ref().is_ok_and(|c| c.core.is_dir());
-                    let set = child.as_ref().is_ok_and(|c| c.core.is_reg() && c.core.mode.get() & 0o6000 != 0);
-                    if (wanted.is_empty() || wanted.contains(&e.ino.0)) && (!set_id || set) {
-                        say!(s, "{:>11} {}{}", e.ino, escape(&name), if is_dir { "/." } else { "" });
-                    }
-                    match child {
-                        Err(e) => failed.push(e.to_string()),
-                        Ok(_) if is_dir => stack.push((e.ino, name)),
-                        Ok(_) => {}
-                    }
-                }
-                Err(e) => failed.push(e.to_string()),
-            }
-            ControlFlow::Continue(())
-        });
-        if let Err(e) = walked {
-            failed.push(e.to_string());
-        }
-    }
-    if failed.is_empty() { Ok(()) } else { Err(failed.join("\nxfsr-db: ")) }
 }

@@ -3,6 +3,9 @@
 pub(crate) mod address;
 pub(crate) mod convert;
 pub(crate) mod files;
+pub(crate) mod frag;
+pub(crate) mod names;
 pub(crate) mod rdump;
 pub(crate) mod show;
 pub(crate) mod space;
+pub(crate) mod usage;

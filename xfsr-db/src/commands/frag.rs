@@ -1,0 +1,122 @@
+//! Fragmentation of files: extents that they have, and the fewest that they would need.
+
+use crate::out::{complain, say};
+use crate::session::{Outcome, Session};
+use libxfsr::control::Control;
+use libxfsr::error::ForkKind;
+use libxfsr::format::inode::Dinode;
+use libxfsr::inode::{fork, scan};
+use libxfsr::spaceman::FragCounter;
+use libxfsr::text::escape;
+use libxfsr::units::Ino;
+use std::ops::ControlFlow;
+
+/// What to count; nothing named means everything.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Wanted {
+    attributes: bool,
+    directories: bool,
+    files: bool,
+    links: bool,
+    quota: bool,
+    realtime_control: bool,
+    realtime: bool,
+}
+
+/// `frag [-adflqRrv]`.
+pub(crate) fn frag(s: &mut Session, a: &[String]) -> Outcome {
+    let (mut w, mut verbose) = (Wanted::default(), false);
+    for o in a {
+        let letters = o.strip_prefix('-').filter(|l| !l.is_empty());
+        for c in letters.ok_or_else(|| format!("frag takes no {}", escape(o.as_bytes())))?.chars() {
+            match c {
+                'a' => w.attributes = true,
+                'd' => w.directories = true,
+                'f' => w.files = true,
+                'l' => w.links = true,
+                'q' => w.quota = true,
+                'R' => w.realtime_control = true,
+                'r' => w.realtime = true,
+                'v' => verbose = true,
+                c => return Err(format!("bad option for frag: -{}", escape(c.to_string().as_bytes()))),
+            }
+        }
+    }
+    if w == Wanted::default() {
+        w = Wanted {
+            attributes: true,
+            directories: true,
+            files: true,
+            links: true,
+            quota: true,
+            realtime_control: true,
+            realtime: true,
+        };
+    }
+    let mut total = FragCounter::default();
+    let mut failed = 0u64;
+    scan::for_each_used(&s.volume, &Control::none(), &mut |seen| {
+        let counted = seen.and_then(|(ino, bytes)| count(s, w, ino, bytes));
+        match counted {
+            Ok(Some((ino, c))) => {
+                if verbose {
+                    say!(s, "inode {ino} actual {} ideal {}", c.actual, c.ideal);
+                }
+                total.actual += c.actual;
+                total.ideal += c.ideal;
+            }
+            Ok(None) => {}
+            Err(e) => {
+                complain!(s, "frag: {e}");
+                failed += 1;
+            }
+        }
+        ControlFlow::Continue(())
+    })
+    .map_err(|e| e.to_string())?;
+    let percent = if total.actual == 0 {
+        0.0
+    } else {
+        total.actual.saturating_sub(total.ideal) as f64 * 100.0 / total.actual as f64
+    };
+    say!(s, "actual {}, ideal {}, fragmentation factor {percent:.2}%", total.actual, total.ideal);
+    if total.ideal > 0 {
+        say!(s, "{:.2} extents for each that is needed", total.actual as f64 / total.ideal as f64);
+    }
+    if failed == 0 { Ok(()) } else { Err(format!("frag: {failed} inodes or parts could not be read")) }
+}
+
+/// The extents of an inode that are wanted; none where nothing of it is.
+fn count(s: &Session, w: Wanted, ino: Ino, bytes: &[u8]) -> Result<Option<(Ino, FragCounter)>, libxfsr::Error> {
+    let Some(core) = Dinode::from_bytes(bytes) else { return Ok(None) };
+    let sb = &s.volume.superblock;
+    let is = |n: u64| n == ino.0;
+    let data = if core.is_dir() {
+        w.directories
+    } else if core.is_symlink() {
+        w.links
+    } else if is(sb.rbmino.get()) || is(sb.rsumino.get()) {
+        w.realtime_control
+    } else if is(sb.uquotino.get()) || is(sb.gquotino.get()) || is(sb.pquotino.get()) {
+        w.quota
+    } else if core.is_reg() {
+        if core.is_realtime() { w.realtime } else { w.files }
+    } else {
+        false
+    };
+    let attributes = w.attributes && core.has_attr_fork();
+    if !data && !attributes {
+        return Ok(None);
+    }
+    let mut counter = FragCounter::default();
+    for (kind, wanted) in [(ForkKind::Data, data), (ForkKind::Attr, attributes)] {
+        if wanted {
+            fork::extents(&s.volume, ino, bytes, kind, (0, u64::MAX), &mut |e| {
+                counter.add(e);
+                ControlFlow::Continue(())
+            })?;
+        }
+        counter.next_fork();
+    }
+    Ok(Some((ino, counter)))
+}
