@@ -148,7 +148,12 @@ fn blockget_tells_of_damage() {
     let Some(_) = corpus::obtain("default") else { return };
     let bench = xfsr_tests::damage::Workbench::new("default").expect("a workbench");
     let place = xfsr_tests::damage::Place { structure: "agf".into(), commands: vec!["agf 0".into()] };
-    let case = xfsr_tests::damage::Case { place, field: "freeblks".into(), verb: "add" };
+    let case = xfsr_tests::damage::Case {
+        place,
+        field: "freeblks".into(),
+        verb: "add",
+        checksum: xfsr_tests::damage::Checksum::Right,
+    };
     let patch = bench.patch(&case).expect("a patch");
     assert!(!patch.is_empty());
     patch.apply(bench.file()).expect("damage");

@@ -138,7 +138,7 @@ pub fn check(volume: &Volume, control: &Control<'_>) -> Result<Outcome> {
 
 /// An extent of an AG and one of its owners, as the check's forward scan saw them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Owned {
+pub struct BlockOwner {
     /// First block.
     pub start: AgBlock,
     /// Blocks.
@@ -155,7 +155,7 @@ pub struct Survey {
     /// What [`check`] would return. The log's state does not end it: `dirty_log` then says that this is what lies on the disk.
     pub outcome: Outcome,
     /// By AG, sorted by first block. Blocks of several owners stand in several extents.
-    pub owners: Vec<Vec<Owned>>,
+    pub owners: Vec<Vec<BlockOwner>>,
 }
 
 /// Checks a whole filesystem and keeps the owners of all blocks, for who wants to ask about them.
@@ -168,7 +168,7 @@ pub fn survey(volume: &Volume, control: &Control<'_>) -> Result<Survey> {
     Ok(Survey { outcome, owners })
 }
 
-fn run(volume: &Volume, control: &Control<'_>, keep: Option<&mut Vec<Vec<Owned>>>) -> Result<Outcome> {
+fn run(volume: &Volume, control: &Control<'_>, keep: Option<&mut Vec<Vec<BlockOwner>>>) -> Result<Outcome> {
     let found = Findings::default();
     let mut outcome = Outcome::default();
     control.begin("superblocks and log");
@@ -212,7 +212,7 @@ fn everything(
     volume: &Volume,
     control: &Control<'_>,
     found: &Findings,
-    keep: Option<&mut Vec<Vec<Owned>>>,
+    keep: Option<&mut Vec<Vec<BlockOwner>>>,
 ) -> Result<Counts> {
     let g = &volume.geometry;
     control.begin("AG btrees");
@@ -250,10 +250,10 @@ fn everything(
     control.check()?;
     parents::check(volume, &table, found, control)?;
     control.begin("owners of blocks");
+    let all = owners.check(volume, &table, &ags, found, keep.is_some());
     if let Some(keep) = keep {
-        *keep = owners.list();
+        *keep = all;
     }
-    owners.check(volume, &table, &ags, found);
     realtime::check(volume, owners.take_realtime(), found);
     counters::check(volume, &ags, found);
     table.count(&mut counts);

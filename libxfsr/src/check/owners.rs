@@ -6,7 +6,7 @@ use super::inodes::{Flag, Table};
 use super::owned::Owned;
 use super::quota;
 use super::realtime::RtExtent;
-use super::{Findings, Owned};
+use super::{BlockOwner, Findings};
 use crate::error::{Corruption, Rule, Severity};
 use crate::format::btree::{REFCOUNT_COW, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_OFFSET_MASK, RmapRec, owner};
 use crate::units::{AgBlock, AgNumber, Ino};
@@ -71,6 +71,12 @@ impl Observed {
 impl From<&RmapRec> for Observed {
     fn from(r: &RmapRec) -> Self {
         Self { start: r.startblock.get(), count: r.blockcount.get(), owner: r.owner.get(), offset: r.offset.get() }
+    }
+}
+
+impl From<Observed> for BlockOwner {
+    fn from(o: Observed) -> Self {
+        Self { start: AgBlock(o.start), count: o.count, owner: o.owner, offset: o.offset }
     }
 }
 
@@ -193,24 +199,22 @@ impl<'a> Owners<'a> {
         std::mem::take(&mut *self.realtime.lock())
     }
 
-    /// A copy of everything, by AG and sorted by first block.
-    pub(super) fn list(&self) -> Vec<Vec<Owned>> {
-        let owned = |o: &Observed| Owned { start: AgBlock(o.start), count: o.count, owner: o.owner, offset: o.offset };
-        let one = |list: &Mutex<Vec<Observed>>| {
-            let mut all: Vec<Owned> = list.lock().iter().map(owned).collect();
-            all.sort_unstable_by_key(|o| (o.start, o.owner, o.offset));
-            all
-        };
-        self.ags.par_iter().map(one).collect()
-    }
-
     pub(super) fn extents(&self) -> u64 {
         self.extents.load(Ordering::Relaxed)
     }
 
-    pub(super) fn check(&self, volume: &Volume, table: &Table<'_>, ags: &[AgState], found: &Findings) {
-        ags.par_iter().zip(&self.ags).for_each(|(state, owned)| {
+    /// Compares, and returns everything by AG and in the order of the blocks, where `keep` asks for it.
+    pub(super) fn check(
+        &self,
+        volume: &Volume,
+        table: &Table<'_>,
+        ags: &[AgState],
+        found: &Findings,
+        keep: bool,
+    ) -> Vec<Vec<BlockOwner>> {
+        let one = |(state, owned): (&AgState, &Owned<'_>)| {
             let list = owned.sorted();
+            let kept = if keep { list.all().map(BlockOwner::from).collect() } else { Vec::new() };
             exclusive(volume, state.ag, list.all(), found);
             if volume.geometry.features.reflink() {
                 let shared = shared_runs(list.owners().filter(Observed::is_file_data));
@@ -222,7 +226,9 @@ impl<'a> Owners<'a> {
             if volume.geometry.features.rmapbt() && state.rmaps_complete {
                 reverse_mappings(state.ag, list.unmatched(), found);
             }
-        });
+            kept
+        };
+        ags.par_iter().zip(&self.ags).map(one).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use crate::field;
 use crate::out::{complain, say};
 use crate::session::{Outcome, Session, number};
 use libxfsr::cache::OnDamage;
-use libxfsr::check::{Owned, Survey, survey};
+use libxfsr::check::{BlockOwner, Survey, survey};
 use libxfsr::control::Control;
 use libxfsr::error::Severity;
 use libxfsr::format::btree::{RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, owner};
@@ -26,13 +26,13 @@ pub(crate) struct Usage {
 /// The owners of an AG's blocks.
 #[derive(Debug)]
 struct Group {
-    list: Vec<Owned>,
+    list: Vec<BlockOwner>,
     /// How far this extent or one before it reaches: a shared block has owners whose extents begin far before it.
     reach: Vec<u64>,
 }
 
 impl Group {
-    fn new(list: Vec<Owned>) -> Self {
+    fn new(list: Vec<BlockOwner>) -> Self {
         let mut far = 0;
         let reach = list.iter().map(|o| {
             far = end(o).max(far);
@@ -42,7 +42,7 @@ impl Group {
     }
 }
 
-fn end(o: &Owned) -> u64 {
+fn end(o: &BlockOwner) -> u64 {
     u64::from(o.start.0) + u64::from(o.count)
 }
 
@@ -145,12 +145,12 @@ fn listed(s: &Session) -> HashSet<(u32, u32)> {
 
 impl Usage {
     /// The owners of a block.
-    fn of(&self, ag: AgNumber, at: AgBlock) -> Vec<&Owned> {
+    fn of(&self, ag: AgNumber, at: AgBlock) -> Vec<&BlockOwner> {
         let Some(group) = self.owners.get(ag.0 as usize) else { return Vec::new() };
         let before = group.list.partition_point(|o| o.start <= at);
         let candidates = group.list.iter().zip(&group.reach).take(before).rev();
         let near = candidates.take_while(|(_, reach)| **reach > u64::from(at.0)).map(|(o, _)| o);
-        let mut all: Vec<&Owned> = near.filter(|o| end(o) > u64::from(at.0)).collect();
+        let mut all: Vec<&BlockOwner> = near.filter(|o| end(o) > u64::from(at.0)).collect();
         all.reverse();
         all
     }
@@ -195,7 +195,7 @@ fn describe(s: &Session, usage: &Usage, fsb: FsBlock, named: bool) {
 }
 
 /// The kind of a block, in xfs_db's words, and the inode that owns it.
-fn kind(s: &Session, usage: &Usage, ag: AgNumber, at: AgBlock, owners: &[&Owned]) -> (&'static str, Option<Ino>) {
+fn kind(s: &Session, usage: &Usage, ag: AgNumber, at: AgBlock, owners: &[&BlockOwner]) -> (&'static str, Option<Ino>) {
     let Some(first) = owners.first() else { return ("unknown", None) };
     let plain = match first.owner {
         owner::NULL => "free2",
