@@ -90,7 +90,7 @@ const M: u64 = 1 << 20;
 const G: u64 = 1 << 30;
 const T: u64 = 1 << 40;
 
-/// Sizes and options. `LOG` and `RT` stand for an external log and a realtime device.
+/// Sizes and options. `LOG` and `RT` stand for an external log and a realtime device, `RT9000G` for one of that size.
 const TABLE: &[(u64, &str)] = &[
     (300 * M, ""),
     (333 * M, ""),
@@ -176,6 +176,11 @@ const TABLE: &[(u64, &str)] = &[
     (2 * G, "-b size=1k -r rtdev=RT"),
     (2 * G, "-d su=8k,sw=4 -r rtdev=RT"),
     (2 * G, "-b size=64k -i nrext64=1 -r rtdev=RT -l logdev=LOG"),
+    // A bitmap that AG 0 has no room for: in pieces, or whole in AG 1.
+    (400 * M, "-b size=64k -d agsize=16m -r rtdev=RT8192G -l logdev=LOG"),
+    (400 * M, "-b size=64k -d agsize=16m -i nrext64=1 -r rtdev=RT15000G -l logdev=LOG"),
+    (400 * M, "-b size=16k -d agsize=16m -r rtdev=RT2030G -l logdev=LOG"),
+    (400 * M, "-b size=16k -d agsize=16m,su=64k,sw=5 -r rtdev=RT2300G -l logdev=LOG"),
 ];
 
 /// Runs a program on fresh files and gives their paths and its output.
@@ -188,10 +193,15 @@ fn make(program: &str, dir: &Path, name: &str, size: u64, options: &str) -> (Pat
         if word.contains("LOG") {
             sparse(&log, 100 * M);
         }
-        if word.contains("RT") {
-            sparse(&rt, 1001 * M);
+        let mut device = "RT".to_owned();
+        if let Some((_, size)) = word.split_once("RT") {
+            let digits: String = size.chars().take_while(char::is_ascii_digit).collect();
+            sparse(&rt, digits.parse::<u64>().map_or(1001 * M, |g| g * G));
+            if !digits.is_empty() {
+                device += &format!("{digits}G");
+            }
         }
-        words.push(word.replace("LOG", &log.display().to_string()).replace("RT", &rt.display().to_string()));
+        words.push(word.replace("LOG", &log.display().to_string()).replace(&device, &rt.display().to_string()));
     }
     match words.iter().position(|w| w == "-m") {
         Some(at) => words[at + 1] += &format!(",uuid={UUID}"),

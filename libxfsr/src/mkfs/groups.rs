@@ -160,6 +160,27 @@ impl Group {
         Some(at)
     }
 
+    /// Whether a free extent has `count` blocks and one more block stays free, which an allocation keeps back.
+    pub(super) fn has_room(&self, count: u32) -> bool {
+        self.free.iter().any(|f| f.1 >= count) && self.free_blocks() > count
+    }
+
+    /// Whether the AG is as long as others and nothing was placed in it but what all have.
+    pub(super) fn is_plain(&self, g: &Geometry) -> bool {
+        self.chunk.is_none() && self.length == g.agblocks && g.split(g.log_start).0 != self.number
+    }
+
+    /// Takes up to `most` blocks from the longest free extent, as much as leaves one block free; its start and length.
+    pub(super) fn take_longest(&mut self, most: u32) -> Option<(u32, u32)> {
+        let (start, length) = self.free.iter().copied().max_by_key(|f| (f.1, std::cmp::Reverse(f.0)))?;
+        let count = length.min(most).min(self.free_blocks().saturating_sub(1));
+        if count == 0 {
+            return None;
+        }
+        self.take(start, count);
+        Some((start, count))
+    }
+
     /// Blocks that are free and not in the free list.
     fn free_blocks(&self) -> u32 {
         self.free.iter().map(|f| f.1).sum()

@@ -82,21 +82,21 @@ const METADATA_DIRECTORY: Flags = Flags::IMMUTABLE
     .union(Flags::NOSYMLINKS);
 
 /// Contents of one of the realtime section's files.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct File {
     pub(super) size: u64,
-    pub(super) extent: Option<Extent>,
+    pub(super) extents: Vec<Extent>,
 }
 
 /// An inode that mkfs makes.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Made {
+pub(super) enum Made<'a> {
     /// The root directory.
     Root,
     /// The realtime bitmap.
-    Bitmap(File),
+    Bitmap(&'a File),
     /// Its summary.
-    Summary(File),
+    Summary(&'a File),
     /// Root of the metadata directory tree.
     MetadataRoot,
     /// The directory of the realtime groups' files, in that tree.
@@ -104,7 +104,7 @@ pub(super) enum Made {
 }
 
 /// The whole chunk's bytes; `made` are its first inodes, the others are free.
-pub(super) fn chunk(plan: &Plan, now: std::time::SystemTime, made: &[Made]) -> Vec<u8> {
+pub(super) fn chunk(plan: &Plan, now: std::time::SystemTime, made: &[Made<'_>]) -> Vec<u8> {
     let g = &plan.geometry;
     let count = g.inodes_per_block().max(64);
     let (_, first) = g.split_ino(g.root_ino);
@@ -247,14 +247,16 @@ fn file(plan: &Plan, core: &mut Core, file: &File, flags: u16) -> Vec<u8> {
     core.nlink = U32::new(1);
     core.size = U64::new(file.size);
     core.flags = U16::new(flags);
-    let Some(extent) = file.extent else { return Vec::new() };
-    core.nblocks = U64::new(extent.count);
+    if file.extents.is_empty() {
+        return Vec::new();
+    }
+    core.nblocks = U64::new(file.extents.iter().map(|e| e.count).sum());
     // Each transaction that changed the file counted: mapping it, and for the bitmap also setting its size.
     core.changecount = U64::new(if flags & NEWRTBM != 0 { 4 } else { 3 });
     if plan.geometry.features.nrext64() {
-        core.big_nextents = U64::new(1);
+        core.big_nextents = U64::new(file.extents.len() as u64);
     } else {
-        core.nextents = U32::new(1);
+        core.nextents = U32::new(file.extents.len() as u32);
     }
-    BmbtRec::pack(&extent).as_bytes().to_vec()
+    file.extents.iter().flat_map(|e| BmbtRec::pack(e).as_bytes().to_vec()).collect()
 }

@@ -3,9 +3,8 @@
 use super::groups::Group;
 use super::inodes::{self, File, Made};
 use super::layout::Plan;
-use super::record;
+use super::{realtime, record};
 use crate::error::{Error, Result};
-use crate::format::btree::Extent;
 use crate::format::superblock::{SUPERBLOCK, Superblock};
 use crate::geometry::Geometry;
 use crate::target::Target;
@@ -55,6 +54,8 @@ pub fn write(plan: &Plan, targets: &Targets<'_>, options: &WriteOptions) -> Resu
     if targets.log.is_none() != plan.log_internal || targets.rt.is_none() == plan.has_rt {
         return Err(Error::invalid("the targets are not those of the plan: log and realtime device must match"));
     }
+    // Whatever finds no room is refused before anything is written or discarded.
+    let placed = Placed::new(plan)?;
     if options.discard {
         for target in [Some(targets.data), targets.log, targets.rt].into_iter().flatten() {
             target.discard(0, target.len())?;
@@ -68,13 +69,11 @@ pub fn write(plan: &Plan, targets: &Targets<'_>, options: &WriteOptions) -> Resu
     log.punch(log_at, log_bytes)?;
     log.write_at(&record::unmount(g, 1), log_at)?;
 
-    let mut first = Group::new(g.block_size, g, AgNumber(0));
-    let (files, inode_bytes) = first_chunk(plan, &mut first, options)?;
-    groups(plan, targets.data, &first)?;
-    targets.data.write_at(&inode_bytes, root_offset(g)?)?;
-    realtime_files(g, targets.data, &files)?;
+    groups(plan, targets.data, &placed.groups)?;
+    targets.data.write_at(&first_chunk(plan, &placed, options), root_offset(g)?)?;
+    realtime::write_files(g, targets.data, &placed.files)?;
 
-    let used = u64::from(g.chunk_blocks()) + files.iter().filter_map(|f| f.extent).map(|e| e.count).sum::<u64>();
+    let used = u64::from(g.chunk_blocks()) + placed.files.iter().flat_map(|f| &f.extents).map(|e| e.count).sum::<u64>();
     let inodes = u64::from(g.inodes_per_block().max(64));
     sb.icount = U64::new(inodes);
     sb.ifree = U64::new(inodes - 3);
@@ -112,52 +111,50 @@ fn root_offset(g: &Geometry) -> Result<u64> {
     g.ino_to_offset(g.root_ino).ok_or_else(|| Error::invalid("the root inode lies outside its AG"))
 }
 
-/// Places the root's chunk and the realtime section's files in AG 0; the chunk's bytes.
-fn first_chunk(plan: &Plan, group: &mut Group, options: &WriteOptions) -> Result<([File; 2], Vec<u8>)> {
-    let g = &plan.geometry;
-    let (_, agino) = g.split_ino(g.root_ino);
-    let (at, _) = g.agino_to_block(agino);
-    group.place_chunk(g, at, 3);
-    let mut files = [File::default(); 2];
-    // A file that fills a stripe unit starts on one.
-    let stripe = plan.superblock.unit.get().max(1);
-    if g.rt_extents > 0 {
-        let bitmap = u64::from(g.rt_bitmap_blocks);
-        let words = (u64::from(g.rt_extents_log) + 1) * bitmap;
-        let summary = (words * 4).div_ceil(u64::from(g.block_size));
-        for (file, count) in files.iter_mut().zip([bitmap, summary]) {
-            file.size = count << g.block_log;
-            let count32 = u32::try_from(count).ok().filter(|c| u64::from(*c) < 1 << 21);
-            let Some(start) = count32.and_then(|c| group.allocate(at.0, c, if c >= stripe { stripe } else { 1 }))
-            else {
-                return Err(Error::invalid(format!(
-                    "AG 0 has no room for {count} blocks of realtime metadata; give a larger -r extsize"
-                )));
-            };
-            file.extent = Some(Extent { offset: 0, start: group.fsblock(g, start).0, count, unwritten: false });
-        }
+/// Where everything goes that mkfs makes beside what all AGs start with.
+struct Placed {
+    /// The first AGs, as many as hold any of it.
+    groups: Vec<Group>,
+    files: [File; 2],
+}
+
+impl Placed {
+    fn new(plan: &Plan) -> Result<Self> {
+        let g = &plan.geometry;
+        let (_, agino) = g.split_ino(g.root_ino);
+        let (at, _) = g.agino_to_block(agino);
+        let mut first = Group::new(g.block_size, g, AgNumber(0));
+        first.place_chunk(g, at, 3);
+        let mut groups = vec![first];
+        let files = realtime::place_files(plan, &mut groups, at)?;
+        Ok(Self { groups, files })
     }
-    let made = if g.features.metadir() {
+}
+
+/// The bytes of the first inode chunk.
+fn first_chunk(plan: &Plan, placed: &Placed, options: &WriteOptions) -> Vec<u8> {
+    let [bitmap, summary] = &placed.files;
+    let made = if plan.geometry.features.metadir() {
         [Made::Root, Made::MetadataRoot, Made::Groups]
     } else {
-        [Made::Root, Made::Bitmap(files[0]), Made::Summary(files[1])]
+        [Made::Root, Made::Bitmap(bitmap), Made::Summary(summary)]
     };
-    let bytes = inodes::chunk(plan, options.now, &made);
-    Ok((files, bytes))
+    inodes::chunk(plan, options.now, &made)
 }
 
 /// Headers and roots of all AGs, and the secondary superblocks, which stay as they were before the first inode was made.
-fn groups(plan: &Plan, target: &dyn Target, first: &Group) -> Result<()> {
+fn groups(plan: &Plan, target: &dyn Target, placed: &[Group]) -> Result<()> {
     let g = &plan.geometry;
     // The last AG and the middle one also tell where the root is, for a repair that has lost the primary.
     let tell = [(g.ag_count - 1) / 2, g.ag_count - 1];
     for ag in g.ags() {
         let fresh;
-        let group = if ag.0 == 0 {
-            first
-        } else {
-            fresh = Group::new(g.block_size, g, ag);
-            &fresh
+        let group = match placed.get(ag.0 as usize) {
+            Some(group) => group,
+            None => {
+                fresh = Group::new(g.block_size, g, ag);
+                &fresh
+            }
         };
         let mut sb = plan.superblock;
         sb.inprogress = 1;
@@ -184,37 +181,4 @@ fn sector(sb: &Superblock, g: &Geometry) -> Vec<u8> {
     out.resize(g.sector_size as usize, 0);
     (SUPERBLOCK.seal)(&mut out, Lsn(0));
     out
-}
-
-/// Contents of bitmap and summary: everything is one free extent.
-fn realtime_files(g: &Geometry, target: &dyn Target, files: &[File; 2]) -> Result<()> {
-    let offset = |f: &File| {
-        let e = f.extent.unwrap_or_default();
-        g.fsblock_to_daddr(crate::units::FsBlock(e.start)).map_or(0, |d| d.bytes())
-    };
-    let [bitmap, summary] = files;
-    if bitmap.extent.is_none() {
-        return Ok(());
-    }
-    let mut at = offset(bitmap);
-    let (mut left, mut bytes_left) = (g.rt_extents, bitmap.size);
-    while bytes_left > 0 {
-        let n = bytes_left.min(BATCH as u64) as usize;
-        let mut bytes = vec![0xff; n];
-        let full = (left / 8).min(n as u64) as usize;
-        if let Some(tail) = bytes.get_mut(full..) {
-            tail.fill(0);
-            if let Some(partial) = tail.first_mut() {
-                *partial = ((1u16 << (left % 8)) - 1) as u8;
-            }
-        }
-        left -= left.min(n as u64 * 8);
-        target.write_at(&bytes, at)?;
-        at += n as u64;
-        bytes_left -= n as u64;
-    }
-    target.punch(offset(summary), summary.size)?;
-    // One extent of 2^rextslog or more, starting in the first bitmap block. The counter is in the host's order.
-    let index = u64::from(g.rt_extents_log) * u64::from(g.rt_bitmap_blocks);
-    target.write_at(&[1, 0, 0, 0], offset(summary) + index * 4)
 }
