@@ -20,6 +20,7 @@ pub mod inode;
 pub mod journal;
 pub mod kernel;
 pub mod mkfs;
+pub mod realtime;
 pub mod space;
 pub mod spaceman;
 pub mod target;

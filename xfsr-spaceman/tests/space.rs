@@ -5,7 +5,8 @@ use serde_json::Value;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use xfsr_tests::oracle::{self, Mount};
+use xfsr_tests::corpus;
+use xfsr_tests::oracle::{self, Guest, GuestJob, Mount};
 
 fn spaceman<S: AsRef<OsStr>>(args: &[S]) -> Result<Output> {
     Ok(Command::new(env!("CARGO_BIN_EXE_xfsr-spaceman")).args(args).output()?)
@@ -161,6 +162,33 @@ fn image_mount_and_stock_tools_agree_without_reverse_mappings() -> Result<()> {
 #[test]
 fn image_mount_and_stock_tools_agree_with_small_blocks() -> Result<()> {
     compare(&["-b", "size=1024", "-m", "rmapbt=1,reflink=1", "-i", "nrext64=1", "-d", "agcount=7"], true)
+}
+
+#[test]
+fn a_realtime_device_is_mapped_as_the_kernel_maps_it() -> Result<()> {
+    if corpus::obtain("realtime").is_none() {
+        return Ok(());
+    }
+    let directory = tempfile::tempdir()?;
+    let devices = corpus::copy("realtime", directory.path());
+    let guest = Guest::find().context("the guest kernel")?;
+    let program = Path::new(env!("CARGO_BIN_EXE_xfsr-spaceman"));
+    let rt = devices.rt.clone().context("a realtime device")?;
+    let job = GuestJob { disks: vec![&devices.data, &rt], programs: vec![program], ..Default::default() };
+    let commands = ["fsmap -r", "fsmap -d"];
+    let asked = commands.map(|c| format!("xfsr-spaceman -c '{c}' /mnt && echo ==")).join(" && ");
+    let mount = "mount -t xfs -o ro,norecovery,rtdev=/dev/vdb /dev/vda /mnt";
+    let verdict = guest.run(&job, &format!("{mount} && {asked}"))?;
+    ensure!(verdict.clean(), "the guest: {}", verdict.output);
+    for (command, theirs) in commands.iter().zip(verdict.output.split("==\n")) {
+        assert_eq!(answer(command, &devices.data, false)?, theirs, "{command}: image and mount");
+    }
+    let realtime = answer("fsmap -r", &devices.data, false)?;
+    assert!(
+        realtime.contains("free space") && realtime.contains("unknown") && realtime.lines().count() > 20,
+        "{realtime}"
+    );
+    Ok(())
 }
 
 #[test]

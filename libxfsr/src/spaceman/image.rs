@@ -14,6 +14,7 @@ use crate::format::btree::{
 use crate::format::inode::{Dinode, verify_dinode};
 use crate::inode::{fork, scan};
 use crate::mkfs::Report;
+use crate::realtime;
 use crate::space::{AgStore, AgTree, walk};
 use crate::units::{AgBlock, AgNumber, Ino};
 use crate::volume::Volume;
@@ -29,6 +30,7 @@ pub struct Image {
 
 /// Turns extents in ascending order into mappings without gaps.
 struct Gaps<'a, 'e> {
+    device: Device,
     next: u64,
     gap: Owner,
     broken: bool,
@@ -38,7 +40,7 @@ struct Gaps<'a, 'e> {
 impl Gaps<'_, '_> {
     fn emit(&mut self, m: &Mapping) -> ControlFlow<()> {
         if m.physical > self.next {
-            let gap = Mapping::special(Device::Data, self.next, m.physical - self.next, self.gap);
+            let gap = Mapping::special(self.device, self.next, m.physical - self.next, self.gap);
             if (self.each)(&gap).is_break() {
                 self.broken = true;
                 return ControlFlow::Break(());
@@ -122,7 +124,7 @@ impl Image {
         // A gap between reverse mappings is free; a gap between free extents belongs to somebody, and then also goes on
         // from one AG into the next.
         let gap = if rmap { Owner::Free } else { Owner::Unknown };
-        let mut gaps = Gaps { next: 0, gap, broken: false, each };
+        let mut gaps = Gaps { device: Device::Data, next: 0, gap, broken: false, each };
         for ag in g.ags() {
             control.tell("mappings", ag.0.into(), Some(g.ag_count.into()));
             if rmap {
@@ -144,6 +146,31 @@ impl Image {
         }
         let end = g.blocks << g.block_log;
         Ok(gaps.emit(&Mapping::special(Device::Data, end, 0, Owner::Free)))
+    }
+
+    /// Mappings of the realtime device: what the bitmap calls free; who has the rest is not known without reverse mappings.
+    fn realtime_map(&self, control: &Control<'_>, each: EachMapping<'_>) -> Result<()> {
+        let g = &self.volume.geometry;
+        if g.rt_groups > 0 {
+            return Err(Error::unsupported(
+                "the mappings of realtime groups are not read from an image; mount it and ask the kernel, or ask for the \
+                 data device alone",
+            ));
+        }
+        control.check()?;
+        let unit = u64::from(g.rt_extent_size) << g.block_log;
+        let special = |start: u64, count: u64| {
+            Mapping::special(Device::Realtime, start.saturating_mul(unit), count.saturating_mul(unit), Owner::Free)
+        };
+        let mut gaps = Gaps { device: Device::Realtime, next: 0, gap: Owner::Unknown, broken: false, each };
+        let bitmap = Ino(self.volume.superblock.rbmino.get());
+        realtime::free_runs(&self.volume, bitmap, g.rt_extents, &mut |start, count| {
+            gaps.emit(&special(start.0, count))
+        })?;
+        if !gaps.broken {
+            let _ = gaps.emit(&special(g.rt_extents, 0));
+        }
+        Ok(())
     }
 
     /// Whether the inode belongs to the filesystem itself and not to a user.
@@ -195,10 +222,7 @@ impl SpaceBackend for Image {
             }
         }
         if wanted(Device::Realtime) && g.rt_blocks > 0 {
-            return Err(Error::unsupported(
-                "the mappings of a realtime device are not read from an image; mount it and ask the kernel, or ask for \
-                 the data device alone",
-            ));
+            return self.realtime_map(control, each);
         }
         Ok(())
     }

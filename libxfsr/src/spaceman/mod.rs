@@ -63,7 +63,7 @@ pub trait SpaceBackend {
     /// has an unknown owner.
     ///
     /// # Errors
-    /// As [`SpaceBackend::free_space`]; [`Error::Unsupported`] for an image's realtime device, after the others.
+    /// As [`SpaceBackend::free_space`]; [`Error::Unsupported`] for the realtime groups of an image, after the other devices.
     fn fsmap(&self, only: Option<Device>, control: &Control<'_>, each: EachMapping<'_>) -> Result<()>;
     /// Extents that files have and those they would need.
     ///
