@@ -185,6 +185,14 @@ fn run(volume: &Volume, control: &Control<'_>, keep: Option<&mut Vec<Vec<BlockOw
         }
         Err(e) => found.add_error(e, || Corruption::new("log", "head", Rule::Unreadable)),
     }
+    if volume.log.is_some()
+        && let Err(e) = crate::journal::read(volume, control)
+    {
+        match e {
+            Error::Stopped => return Err(e),
+            e => found.add_error(e, || Corruption::new("log", "record", Rule::Unreadable)),
+        }
+    }
     if !outcome.dirty_log || keep.is_some() {
         unsupported(volume, &found);
         outcome.counts = everything(volume, control, &found, keep)?;

@@ -8,6 +8,7 @@ use crate::error::{Corruption, Error, Result, Rule};
 use crate::target::Target;
 use crate::units::{BASIC_BLOCK, Lsn};
 use crate::volume::Volume;
+use std::sync::Arc;
 
 const RECORD_MAGIC: u32 = 0xfeed_babe;
 const UNMOUNT_FLAG: u8 = 0x20;
@@ -31,10 +32,16 @@ pub enum LogState {
     Absent,
 }
 
-struct Log<'a> {
-    target: &'a dyn Target,
-    start: u64,
-    blocks: u64,
+/// Where a log lies.
+#[derive(Clone, Debug)]
+pub(super) struct Log {
+    target: Arc<dyn Target>,
+    /// Its first byte on its device.
+    pub(super) start: u64,
+    /// Its length in blocks of 512 bytes.
+    pub(super) blocks: u64,
+    /// The UUID that its records carry.
+    pub(super) uuid: [u8; 16],
 }
 
 fn word(b: &[u8], at: usize) -> u32 {
@@ -45,8 +52,30 @@ fn cycle_of(block: &[u8]) -> u32 {
     if word(block, 0) == RECORD_MAGIC { word(block, 4) } else { word(block, 0) }
 }
 
-impl Log<'_> {
-    fn read(&self, block: u64, count: u64) -> Result<Vec<u8>> {
+impl Log {
+    /// The volume's log; none where its device was not given.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where it does not lie inside its device.
+    pub(super) fn open(volume: &Volume) -> Result<Option<Self>> {
+        let g = &volume.geometry;
+        let Some(id) = volume.log else { return Ok(None) };
+        let target = volume.cache.target(id)?;
+        let blocks = u64::from(g.log_blocks) << g.bb_shift();
+        let start = if g.log_start.0 == 0 {
+            0
+        } else {
+            g.fsblock_to_daddr(g.log_start).ok_or_else(|| Error::invalid("the log lies outside the device"))?.bytes()
+        };
+        if blocks == 0 || start.saturating_add(blocks * BASIC_BLOCK) > target.len() {
+            return Err(Corruption::new("log", "length", Rule::Range)
+                .found(blocks)
+                .expected("inside its device")
+                .into());
+        }
+        Ok(Some(Self { target, start, blocks, uuid: g.uuid }))
+    }
+    pub(super) fn read(&self, block: u64, count: u64) -> Result<Vec<u8>> {
         let mut b = vec![0; (count * BASIC_BLOCK) as usize];
         self.target.read_at(&mut b, self.start + block * BASIC_BLOCK)?;
         Ok(b)
@@ -56,7 +85,7 @@ impl Log<'_> {
     }
 
     /// The first block behind the last that was written, and the cycle of the next write there.
-    fn head(&self) -> Result<(u64, u32)> {
+    pub(super) fn head(&self) -> Result<(u64, u32)> {
         let (first, last) = (self.cycle(0)?, self.cycle(self.blocks - 1)?);
         if first == 0 {
             return Err(Corruption::new("log", "cycle", Rule::Range)
@@ -77,7 +106,7 @@ impl Log<'_> {
     }
 
     /// The last record header before `head`, going back through the end of the log.
-    fn record_before(&self, head: u64) -> Result<Option<(u64, Vec<u8>)>> {
+    pub(super) fn record_before(&self, head: u64) -> Result<Option<(u64, Vec<u8>)>> {
         let window = MAX_RECORD_BLOCKS.min(self.blocks);
         let mut left = window;
         let mut end = head;
@@ -104,28 +133,17 @@ impl Log<'_> {
 /// # Errors
 /// [`Error::Io`]; [`Error::Corrupt`] where the log holds no log.
 pub fn log_state(volume: &Volume) -> Result<LogState> {
-    let g = &volume.geometry;
-    let Some(id) = volume.log else { return Ok(LogState::Absent) };
-    let target = volume.cache.target(id)?;
-    let blocks = u64::from(g.log_blocks) << g.bb_shift();
-    let start = if g.log_start.0 == 0 {
-        0
-    } else {
-        g.fsblock_to_daddr(g.log_start).ok_or_else(|| Error::invalid("the log lies outside the device"))?.bytes()
-    };
-    if blocks == 0 || start.saturating_add(blocks * BASIC_BLOCK) > target.len() {
-        return Err(Corruption::new("log", "length", Rule::Range).found(blocks).expected("inside its device").into());
-    }
-    let log = Log { target: &*target, start, blocks };
+    let Some(log) = Log::open(volume)? else { return Ok(LogState::Absent) };
+    let blocks = log.blocks;
     let (head, cycle) = log.head()?;
     let Some((at, header)) = log.record_before(head)? else {
         return Err(Corruption::new("log", "record", Rule::Missing).found("no record before the head").into());
     };
     let head = Lsn::new(cycle, u32::try_from(head).unwrap_or(u32::MAX));
-    if header.get(304..320) != Some(g.uuid.as_slice())
+    if header.get(304..320) != Some(log.uuid.as_slice())
         && !header.get(304..320).is_some_and(|u| u.iter().all(|b| *b == 0))
     {
-        return Err(Corruption::new("log", "uuid", Rule::Uuid).expected(uuid::Uuid::from_bytes(g.uuid)).into());
+        return Err(Corruption::new("log", "uuid", Rule::Uuid).expected(uuid::Uuid::from_bytes(log.uuid)).into());
     }
     // h_num_logops is at 40; an operation header has its flags in byte 9.
     let size = word(&header, 320);

@@ -25,14 +25,16 @@ pub(super) fn build(recipe: &Recipe, files: &Files) -> Result<()> {
     let aside = tempfile::Builder::new().prefix(&format!(".{}-", recipe.name)).tempdir_in(&directory)?;
     let devices = empty_devices(recipe, aside.path())?;
     let listing = aside.path().join("manifest");
-    let listed = if recipe.guest { Some(make_in_guest(recipe, &devices)?) } else { None };
+    let listed = if recipe.guest { Some(make_in_guest(recipe, &devices, aside.path())?) } else { None };
     if listed.is_none() {
         make(recipe, &devices)?;
     }
     let entries = match recipe.end {
-        End::Clean if listed.is_some() => listed.unwrap_or_default(),
+        _ if listed.is_some() => listed.unwrap_or_default(),
         End::Dirty => {
-            crash(recipe, &devices)?;
+            let mount = Mount::new(&devices, recipe.mount)?;
+            super::crash::crash(recipe, mount.path(), shape(recipe, &devices.data)?)?;
+            mount.unmount()?;
             let recovered = aside.path().join("recovered");
             fs::create_dir(&recovered)?;
             let again = copy_all(&devices, &recovered)?;
@@ -42,7 +44,7 @@ pub(super) fn build(recipe: &Recipe, files: &Files) -> Result<()> {
             entries
         }
         End::Orphans => {
-            orphan(recipe, &devices, aside.path())?;
+            super::crash::orphan(recipe, &devices, aside.path())?;
             walk(&devices, "ro,norecovery")?
         }
         End::Clean => walk(&devices, "ro")?,
@@ -146,8 +148,8 @@ fn make_metadir(image: &Path) -> Result<()> {
 }
 
 /// As [`make`], with the guest's kernel; gives the manifest too, because this kernel may not mount the image at all.
-fn make_in_guest(recipe: &Recipe, devices: &Devices) -> Result<Vec<manifest::Entry>> {
-    ensure!(recipe.end == End::Clean && recipe.log == 0, "the guest makes clean images with an internal log only");
+fn make_in_guest(recipe: &Recipe, devices: &Devices, aside: &Path) -> Result<Vec<manifest::Entry>> {
+    ensure!(recipe.end != End::Orphans && recipe.log == 0, "the guest makes images with an internal log only");
     let guest = oracle::Guest::find().context("no guest kernel")?;
     oracle::mkfs_xfs(recipe.mkfs, devices)?;
     let shape = shape(recipe, &devices.data)?;
@@ -169,13 +171,28 @@ fn make_in_guest(recipe: &Recipe, devices: &Devices) -> Result<Vec<manifest::Ent
     let Shape { block, directory, inode, .. } = shape;
     let name = recipe.name;
     let (first, second) = (mount(&options), mount(&format!("ro,{options}")));
-    let command = format!(
-        "set -e\n{first}\nxfsr-guest fill {name} /mnt {block} {directory} {inode}\n{quota}umount /mnt\n{second}\nxfsr-guest manifest /mnt"
-    );
-    let disks = [Some(&devices.data), devices.rt.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
-    let job = oracle::GuestJob { disks, programs: vec![&program], timeout: 180, ..Default::default() };
-    let verdict = guest.run(&job, &command)?;
-    ensure!(verdict.clean() && !verdict.output.contains("[kernel]"), "the guest: {}", verdict.output);
+    let arguments = format!("{name} /mnt {block} {directory} {inode}");
+    let fill = format!("set -e\n{first}\nxfsr-guest fill {arguments}\n{quota}");
+    let list = format!("{second}\nxfsr-guest manifest /mnt");
+    let run = |devices: &Devices, command: &str| -> Result<oracle::Verdict> {
+        let disks = [Some(&devices.data), devices.rt.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
+        let job = oracle::GuestJob { disks, programs: vec![&program], timeout: 180, ..Default::default() };
+        let verdict = guest.run(&job, command)?;
+        let sound = verdict.clean() && !verdict.output.contains("[kernel]");
+        ensure!(sound, "the guest: {}", verdict.output);
+        Ok(verdict)
+    };
+    let verdict = if recipe.end == End::Dirty {
+        run(devices, &format!("{fill}\nxfsr-guest crash {arguments}\numount /mnt"))?;
+        let recovered = aside.join("recovered");
+        fs::create_dir(&recovered)?;
+        let again = copy_all(devices, &recovered)?;
+        let verdict = run(&again, &format!("set -e\n{first}\numount /mnt\n{list}"))?;
+        fs::remove_dir_all(&recovered)?;
+        verdict
+    } else {
+        run(devices, &format!("{fill}\numount /mnt\n{list}"))?
+    };
     manifest::parse(&verdict.output)
 }
 
@@ -192,7 +209,7 @@ fn guest_program() -> Result<PathBuf> {
 }
 
 /// Reads block, directory block and inode size from the superblock.
-fn shape(recipe: &Recipe, image: &Path) -> Result<Shape> {
+pub(super) fn shape(recipe: &Recipe, image: &Path) -> Result<Shape> {
     let sb = Superblock::read(image)?;
     let seed = recipe.name.bytes().fold(1, |a: u64, b| a.wrapping_mul(31).wrapping_add(u64::from(b)));
     let (block, dirblklog) = (u64::from(sb.u32(4)), sb.bytes[192]);
@@ -200,27 +217,27 @@ fn shape(recipe: &Recipe, image: &Path) -> Result<Shape> {
 }
 
 /// The bytes of a primary superblock; offsets as the format has them.
-struct Superblock {
-    bytes: [u8; 512],
+pub(super) struct Superblock {
+    pub(super) bytes: [u8; 512],
 }
 
 impl Superblock {
-    fn read(image: &Path) -> Result<Superblock> {
+    pub(super) fn read(image: &Path) -> Result<Superblock> {
         let mut bytes = [0; 512];
         File::open(image)?.read_exact_at(&mut bytes, 0)?;
         ensure!(bytes.starts_with(b"XFSB"), "no superblock in {}", image.display());
         Ok(Superblock { bytes })
     }
 
-    fn u16(&self, at: usize) -> u16 {
+    pub(super) fn u16(&self, at: usize) -> u16 {
         self.bytes[at..at + 2].iter().fold(0, |a, b| a << 8 | u16::from(*b))
     }
 
-    fn u32(&self, at: usize) -> u32 {
+    pub(super) fn u32(&self, at: usize) -> u32 {
         self.bytes[at..at + 4].iter().fold(0, |a, b| a << 8 | u32::from(*b))
     }
 
-    fn u64(&self, at: usize) -> u64 {
+    pub(super) fn u64(&self, at: usize) -> u64 {
         u64::from(self.u32(at)) << 32 | u64::from(self.u32(at + 4))
     }
 }
@@ -240,118 +257,6 @@ pub(super) fn set_incompat(image: &Path, bits: u32) -> Result<()> {
         libxfsr::format::seal_checksum(&mut sector, 224);
         file.write_all_at(&sector, ag * ag_bytes)?;
     }
-    Ok(())
-}
-
-/// A burst of every kind of change, and in the middle of it the filesystem goes down.
-fn crash(recipe: &Recipe, devices: &Devices) -> Result<()> {
-    let shape = shape(recipe, &devices.data)?;
-    let mount = Mount::new(devices, recipe.mount)?;
-    let root = mount.path();
-    // Inodes that are open and have no name any more.
-    let mut open = Vec::new();
-    for i in 0..70 {
-        let path = root.join(format!("unlinked-{i}"));
-        let file = File::create_new(&path)?;
-        file.write_all_at(&vec![i; 5000], u64::from(i) * 4096)?;
-        open.push((path, file));
-    }
-    rustix::fs::syncfs(File::open(root)?)?;
-    // From here on most is only in the log.
-    let burst = root.join("burst");
-    fs::create_dir(&burst)?;
-    let mut filler = Filler::new(&burst, Shape { seed: shape.seed ^ 1, ..shape });
-    filler.part(super::Part::Attributes)?;
-    filler.part(super::Part::Links)?;
-    filler.part(super::Part::Churn(900))?;
-    for part in [super::Part::Reflink, super::Part::Exchange] {
-        if recipe.parts.contains(&part) {
-            filler.part(part)?;
-        }
-    }
-    let shares = recipe.parts.contains(&super::Part::Reflink);
-    if shares {
-        filler.stage_copies()?;
-    }
-    for (path, _) in &open {
-        fs::remove_file(path)?;
-    }
-    for i in 0..300 {
-        fs::remove_file(root.join(format!("links/l{i}")))?;
-        fs::rename(root.join(format!("links/l{}", 400 + i)), root.join(format!("links/renamed-{i}")))?;
-    }
-    fs::remove_file(root.join("files/btree-small"))?;
-    OpenOptions::new().write(true).open(root.join("files/large"))?.set_len(100_001)?;
-    // Data that is only in memory when the end comes: over nothing, over preallocated space, behind the end, over shared blocks.
-    let block = shape.block;
-    let delayed = File::create_new(burst.join("delayed"))?;
-    delayed.write_all_at(&vec![3; 50 * block as usize], 5 * block)?;
-    let flags = rustix::fs::FallocateFlags::empty();
-    let unwritten = File::create_new(burst.join("delayed-unwritten"))?;
-    rustix::fs::fallocate(&unwritten, flags, 0, 40 * block)?;
-    unwritten.write_all_at(&vec![4; block as usize], 0)?;
-    unwritten.sync_all()?;
-    unwritten.write_all_at(&vec![5; 9 * block as usize], 8 * block)?;
-    if shares {
-        let shared = OpenOptions::new().write(true).open(root.join("reflink/clone-0"))?;
-        shared.write_all_at(&vec![6; 3 * block as usize], 12 * block)?;
-    }
-    mount.shutdown()?;
-    drop((open, delayed, unwritten));
-    mount.unmount()
-}
-
-/// Leaves inodes on the unlinked lists of an image with a clean log: a frozen filesystem is copied while files without names
-/// are open, and the copy gets a new log.
-fn orphan(recipe: &Recipe, devices: &Devices, aside: &Path) -> Result<()> {
-    ensure!(recipe.log == 0, "orphans are made with an internal log only");
-    let mount = Mount::new(devices, recipe.mount)?;
-    let mut open = Vec::new();
-    for i in 0..150 {
-        let path = mount.path().join(format!("unlinked-{i}"));
-        let file = File::create_new(&path)?;
-        file.write_all_at(&vec![7; 300 * i], 0)?;
-        open.push(file);
-        fs::remove_file(&path)?;
-    }
-    if recipe.parts.contains(&super::Part::Reflink) {
-        Filler::new(mount.path(), shape(recipe, &devices.data)?).stage_copies()?;
-    }
-    rustix::fs::syncfs(File::open(mount.path())?)?;
-    oracle::xfs_io(mount.path(), &["freeze"])?;
-    let frozen = aside.join("frozen");
-    let copied = copy_sparse(&devices.data, &frozen);
-    oracle::xfs_io(mount.path(), &["thaw"])?;
-    drop(open);
-    mount.unmount()?;
-    copied?;
-    zero_log(&frozen)?;
-    // Above every cycle that the filling can have used.
-    oracle::xfs_db_write(&frozen, &["logformat -c 1000"])?;
-    // The counters in a superblock are brought up to date by a clean unmount only.
-    for _ in 0..2 {
-        let verdict = oracle::xfs_repair_n(&frozen, &[])?;
-        for line in verdict.output.lines().filter(|l| l.starts_with("sb_")) {
-            let mut words = line[3..].split([' ', ',']).filter(|w| !w.is_empty());
-            if let (Some(field), Some(_), Some("counted"), Some(counted)) =
-                (words.next(), words.next(), words.next(), words.next())
-            {
-                oracle::xfs_db_write(&frozen, &["sb 0", &format!("write {field} {counted}")])?;
-            }
-        }
-    }
-    fs::rename(&frozen, &devices.data).context("the frozen copy")?;
-    Ok(())
-}
-
-fn zero_log(image: &Path) -> Result<()> {
-    let sb = Superblock::read(image)?;
-    let (block, start, blocks) = (u64::from(sb.u32(4)), sb.u64(48), u64::from(sb.u32(96)));
-    let (ag_blocks, aglog) = (u64::from(sb.u32(84)), sb.bytes[124]);
-    let linear = (start >> aglog) * ag_blocks + (start & ((1 << aglog) - 1));
-    let file = OpenOptions::new().write(true).open(image)?;
-    let punch = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
-    rustix::fs::fallocate(&file, punch, linear * block, blocks * block)?;
     Ok(())
 }
 

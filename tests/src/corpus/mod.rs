@@ -7,6 +7,7 @@
 //! `XFSR_CORPUS_DIR` to share the images between checkouts.
 
 mod build;
+pub mod crash;
 pub mod fill;
 pub mod forms;
 pub mod manifest;
@@ -66,6 +67,9 @@ impl Recipe {
         let mut sum = sha2::Sha256::new();
         sum.update(format!("{VERSION} {self:?}"));
         fill::SOURCES.iter().for_each(|s| sum.update(s));
+        if self.end != End::Clean {
+            sum.update(include_str!("crash.rs"));
+        }
         manifest::hex(&sum.finalize()[..6])
     }
 

@@ -206,6 +206,25 @@ pub(super) static RECIPES: &[Recipe] = &[
     },
     Recipe { name: "dirty", mkfs: &["-m", "rmapbt=1"], end: End::Dirty, quick: true, ..PLAIN },
     Recipe {
+        name: "dirty-parent",
+        mkfs: &["-m", "rmapbt=1", "-i", "nrext64=1"],
+        incompat: EXCHANGE | PARENT,
+        parts: EXCHANGED,
+        end: End::Dirty,
+        quick: true,
+        ..PLAIN
+    },
+    Recipe {
+        name: "dirty-quota",
+        mkfs: &["-m", "rmapbt=1"],
+        mount: "uquota,gquota,pquota",
+        parts: &[Owners, Files, Links],
+        end: End::Dirty,
+        guest: true,
+        quick: true,
+        ..PLAIN
+    },
+    Recipe {
         name: "orphans",
         parts: &[Directories, Files, Links, Reflink],
         end: End::Orphans,
@@ -269,7 +288,12 @@ pub(super) static RECIPES: &[Recipe] = &[
         size: 600,
         mkfs: &["-b", "size=65536", "-i", "size=2048,nrext64=1", "-m", "rmapbt=1"],
         parts: &[Directories, Files, Attributes, Links, Odd, Reflink, Shared(40), Churn(600)],
-        forms: &[DIRECTORIES, ATTRIBUTES, LINKS, FILES, &[LargeCounters]],
+        forms: &[
+            DIRECTORIES,
+            LINKS,
+            FILES,
+            &[ShortAttributes, LeafAttributes, NodeAttributes, RemoteAttributes, LargeCounters],
+        ],
         ..PLAIN
     },
     Recipe {
@@ -335,14 +359,6 @@ pub(super) static RECIPES: &[Recipe] = &[
         ..PLAIN
     },
     Recipe { name: "dirty-1k", mkfs: &["-b", "size=1024", "-m", "rmapbt=1"], end: End::Dirty, ..PLAIN },
-    Recipe {
-        name: "dirty-parent",
-        mkfs: &["-m", "rmapbt=1", "-i", "nrext64=1"],
-        incompat: EXCHANGE | PARENT,
-        parts: EXCHANGED,
-        end: End::Dirty,
-        ..PLAIN
-    },
     Recipe { name: "dirty-external-log", log: 64, end: End::Dirty, ..PLAIN },
     Recipe { name: "dirty-stripes", mkfs: &["-l", "su=256k", "-s", "size=4096"], end: End::Dirty, ..PLAIN },
     // Small, for it is opened many thousand times.

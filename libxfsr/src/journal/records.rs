@@ -1,0 +1,181 @@
+//! Reading records: from the tail, which the newest record names, to the head.
+
+use super::head::Log;
+use crate::control::Control;
+use crate::error::{Corruption, Error, Result, Rule, Severity};
+use crate::format::log::{HEADER_MAGIC, LOG_BLOCK, OpFlags, Ops, RecordHeader, checksum_matches, unpack};
+use crate::units::{BASIC_BLOCK, Daddr, Lsn};
+use crate::volume::Volume;
+use std::ops::ControlFlow;
+use zerocopy::FromBytes;
+
+/// A record whose header and checksum are right, with the words that the cycle numbers had replaced put back.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Where it starts.
+    pub lsn: Lsn,
+    /// Where the tail was when it was written.
+    pub tail: Lsn,
+    /// Blocks of 512 bytes that it takes, headers included.
+    pub blocks: u64,
+    /// Operations in it.
+    pub operations: u32,
+    /// Its data, padding included.
+    pub data: Vec<u8>,
+}
+
+impl Record {
+    /// Its operations.
+    pub fn ops(&self) -> Ops<'_> {
+        Ops::new(&self.data, self.operations)
+    }
+    /// Whether it says that the filesystem was unmounted.
+    pub fn is_unmount(&self) -> bool {
+        // Newer kernels count none of the operation's bytes, so its content is not looked at.
+        self.ops().next().and_then(std::result::Result::ok).is_some_and(|(h, _)| h.flags().contains(OpFlags::UNMOUNT))
+    }
+}
+
+fn bad(field: &'static str, rule: Rule) -> Box<Corruption> {
+    Corruption::new("log", field, rule)
+}
+
+/// The cycle after this one; the number that would look like a record's first word is left out.
+fn next_cycle(cycle: u32) -> u32 {
+    let next = cycle.wrapping_add(1);
+    if next == HEADER_MAGIC { next.wrapping_add(1) } else { next }
+}
+
+impl Log {
+    /// Adds the place of a record.
+    fn locate(&self, c: Box<Corruption>, lsn: Lsn) -> Box<Corruption> {
+        c.at_daddr(Daddr(self.start / BASIC_BLOCK + u64::from(lsn.block())))
+    }
+
+    /// Blocks from `at` on, going on at the start where the log ends.
+    fn read_around(&self, at: u64, count: u64) -> Result<Vec<u8>> {
+        let at = at % self.blocks;
+        let first = count.min(self.blocks - at);
+        let mut bytes = self.read(at, first)?;
+        if first < count {
+            bytes.extend(self.read(0, count - first)?);
+        }
+        Ok(bytes)
+    }
+
+    /// The record that starts at a block; no longer than `room` blocks.
+    fn record(&self, lsn: Lsn, room: u64) -> Result<(Record, u32)> {
+        let at = u64::from(lsn.block());
+        let place = |c: Box<Corruption>| Error::from(self.locate(c, lsn));
+        let first = self.read_around(at, 1)?;
+        let (header, _) = RecordHeader::read_from_prefix(&first).map_err(|_| Error::invalid("a short log block"))?;
+        header.verify(&self.uuid).map_err(place)?;
+        if header.lsn() != lsn {
+            return Err(place(bad("lsn", Rule::Address).found(format_args!("{:#x}", header.lsn.get()))));
+        }
+        let (heads, blocks) = (u64::from(header.header_blocks()), u64::from(header.data_blocks()));
+        if heads + blocks > room {
+            return Err(place(bad("len", Rule::Range).found(heads + blocks).expected(format_args!("at most {room}"))));
+        }
+        let headers = self.read_around(at, heads)?;
+        let mut data = self.read_around(at + heads, blocks)?;
+        let length = (header.len.get() as usize).min(data.len());
+        // What mkfs writes has no checksum: an unmount record, alone.
+        let unsealed = header.crc.get() == 0 && header.num_logops.get() == 1;
+        if !unsealed && !checksum_matches(&headers, data.get(..length).unwrap_or(&data)) {
+            return Err(place(bad("crc", Rule::Crc).found(format_args!("{:#010x}", header.crc.get()))));
+        }
+        // Behind the end of the log the next cycle begins.
+        for (i, block) in data.chunks(LOG_BLOCK).enumerate() {
+            let wrapped = at + heads + i as u64 >= self.blocks;
+            let cycle = if wrapped { next_cycle(lsn.cycle()) } else { lsn.cycle() };
+            if block.first_chunk::<4>() != Some(&zerocopy::big_endian::U32::new(cycle).to_bytes()) {
+                return Err(place(
+                    bad("cycle", Rule::Mismatch).found(format_args!("in data block {i}")).expected(cycle),
+                ));
+            }
+        }
+        if !unpack(&headers, &mut data) {
+            return Err(place(bad("len", Rule::Range).expected("as many words kept as there are blocks")));
+        }
+        data.truncate(length);
+        let record = Record {
+            lsn,
+            tail: Lsn(header.tail_lsn.get()),
+            blocks: heads + blocks,
+            operations: header.num_logops.get(),
+            data,
+        };
+        Ok((record, header.prev_block.get()))
+    }
+}
+
+/// Records that can be under way at once: a crash may leave any of them half written.
+const IN_FLIGHT: u64 = 8;
+
+/// A record so near to the head is wrong after any crash, and recovery leaves it out: then that is no damage.
+fn torn(e: Error, distance: u64, header: &RecordHeader) -> Error {
+    let longest = u64::from(header.size.get()) / BASIC_BLOCK + u64::from(header.header_blocks());
+    match e {
+        Error::Corrupt(c) if distance <= IN_FLIGHT * longest => Error::Corrupt(c.severity(Severity::Warning)),
+        e => e,
+    }
+}
+
+/// Calls `each` with the records from the tail to the head, oldest first, until it breaks or fails. Of a clean log the
+/// newest is the unmount record; what else there is needs no replay.
+///
+/// # Errors
+/// [`Error::Invalid`] where the log's device was not given; [`Error::Corrupt`] for the first record that breaks a rule, or
+/// where the newest record does not end at the head; [`Error::Stopped`]; what `each` returns.
+pub fn records(
+    volume: &Volume,
+    control: &Control<'_>,
+    each: &mut dyn FnMut(&Record) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    let log =
+        Log::open(volume)?.ok_or_else(|| Error::invalid("the log is on a device of its own, which was not given"))?;
+    let (head, cycle) = log.head()?;
+    let (at, header) =
+        log.record_before(head)?.ok_or_else(|| bad("record", Rule::Missing).found("none before the head"))?;
+    let (header, _) = RecordHeader::read_from_prefix(&header).map_err(|_| Error::invalid("a short log block"))?;
+    // The head lies in the cycle that follows where it is behind the log's last block.
+    let newest = Lsn::new(if at < head { cycle } else { cycle.wrapping_sub(1) }, u32::try_from(at).unwrap_or(u32::MAX));
+    if header.lsn() != newest {
+        let c = bad("lsn", Rule::Address).found(format_args!("{:#x}", header.lsn.get()));
+        return Err(log.locate(c, newest).into());
+    }
+    let room = (head + log.blocks - at - 1) % log.blocks + 1;
+    let (record, _) = log.record(newest, room).map_err(|e| torn(e, room, &header))?;
+    if record.blocks != room {
+        let c = bad("head", Rule::Mismatch).found(format_args!("{} blocks", record.blocks));
+        return Err(log.locate(c.expected(format_args!("{room}, up to the head")), newest).into());
+    }
+    let tail = record.tail;
+    let older = tail.cycle() == newest.cycle() && tail.block() <= newest.block()
+        || tail.cycle().wrapping_add(1) == newest.cycle() && u64::from(tail.block()) >= head % log.blocks;
+    if !older || u64::from(tail.block()) >= log.blocks {
+        let c = bad("tail_lsn", Rule::Range).found(format_args!("{:#x}", tail.0));
+        return Err(log.locate(c.expected("between the head and the newest record"), newest).into());
+    }
+    let (mut lsn, mut done) = (tail, 0);
+    let whole = (at + log.blocks - u64::from(tail.block())) % log.blocks + room;
+    let mut before: Option<Lsn> = None;
+    while done < whole {
+        control.check()?;
+        let (record, previous) = log.record(lsn, whole - done).map_err(|e| torn(e, whole - done, &header))?;
+        // The first record of a mount knows of none before it.
+        if previous != u32::MAX && before.is_some_and(|b| b.block() != previous) {
+            return Err(log.locate(bad("prev_block", Rule::Mismatch).found(previous), lsn).into());
+        }
+        done += record.blocks;
+        if each(&record)?.is_break() {
+            break;
+        }
+        before = Some(lsn);
+        let next = u64::from(lsn.block()) + record.blocks;
+        let cycle = if next >= log.blocks { next_cycle(lsn.cycle()) } else { lsn.cycle() };
+        lsn = Lsn::new(cycle, u32::try_from(next % log.blocks).unwrap_or(u32::MAX));
+    }
+    Ok(())
+}

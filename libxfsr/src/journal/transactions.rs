@@ -1,0 +1,181 @@
+//! What records hold: operations are put together to transactions, and those cut into items.
+
+use super::items::verify_item;
+use super::records::{Record, records};
+use crate::control::Control;
+use crate::error::{Corruption, Result, Rule};
+use crate::format::log::items::{DoneFormat, EfiFormat, ItemHead, ItemType, TRANSACTION_MAGIC, TransactionHeader};
+use crate::format::log::{CLIENT_TRANSACTION, OpFlags};
+use crate::units::Lsn;
+use crate::volume::Volume;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::ControlFlow;
+use zerocopy::FromBytes;
+
+/// One item of a committed transaction: its regions, of which the first says what it is.
+#[derive(Clone, Debug)]
+pub struct Item<'a> {
+    /// What it logs.
+    pub kind: ItemType,
+    /// The record in which its transaction starts: what replay compares with a block's own LSN.
+    pub lsn: Lsn,
+    /// Its regions.
+    pub regions: &'a [Vec<u8>],
+}
+
+#[derive(Debug)]
+struct Open {
+    lsn: Lsn,
+    regions: Vec<Vec<u8>>,
+}
+
+/// Puts operations together to transactions.
+#[derive(Debug, Default)]
+pub struct Transactions {
+    open: HashMap<u32, Open>,
+}
+
+fn bad(field: &'static str, rule: Rule) -> Box<Corruption> {
+    Corruption::new("log", field, rule)
+}
+
+impl Transactions {
+    /// Takes the operations of the next record and calls `each` with the items of every transaction that it commits.
+    ///
+    /// # Errors
+    /// The first operation or item that breaks a rule.
+    pub fn add(
+        &mut self,
+        record: &Record,
+        each: &mut dyn FnMut(&Item<'_>) -> Result<ControlFlow<()>>,
+    ) -> Result<ControlFlow<()>> {
+        for op in record.ops() {
+            let (header, region) = op?;
+            let (tid, flags) = (header.tid.get(), header.flags());
+            if header.clientid != CLIENT_TRANSACTION {
+                continue;
+            }
+            if flags.contains(OpFlags::START) {
+                let lsn = record.lsn;
+                if self.open.insert(tid, Open { lsn, regions: Vec::new() }).is_some() {
+                    return Err(bad("tid", Rule::Extra).found(format_args!("{tid:#x}, which has started")).into());
+                }
+                continue;
+            }
+            if flags.contains(OpFlags::COMMIT) {
+                let Some(whole) = self.open.remove(&tid) else { continue };
+                if items(&whole, each)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+                continue;
+            }
+            // What started before the tail is on the disk already.
+            let Some(open) = self.open.get_mut(&tid) else { continue };
+            if flags.contains(OpFlags::WAS_CONT) {
+                let last = open.regions.last_mut();
+                last.ok_or_else(|| bad("flags", Rule::Flags).found("a region goes on that never began"))?
+                    .extend_from_slice(region);
+            } else {
+                open.regions.push(region.to_vec());
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Transactions that have started and are not committed: replay drops them.
+    pub fn unfinished(&self) -> usize {
+        self.open.len()
+    }
+}
+
+/// Cuts a transaction's regions into items.
+fn items(whole: &Open, each: &mut dyn FnMut(&Item<'_>) -> Result<ControlFlow<()>>) -> Result<ControlFlow<()>> {
+    let Some((head, mut rest)) = whole.regions.split_first() else { return Ok(ControlFlow::Continue(())) };
+    let count = rest.len();
+    let (header, _) = TransactionHeader::read_from_prefix(head)
+        .map_err(|_| bad("th_magic", Rule::Truncated).found(format_args!("{} bytes", head.len())))?;
+    if header.magic.get() != TRANSACTION_MAGIC {
+        return Err(bad("th_magic", Rule::Magic).found(format_args!("{:#x}", header.magic.get())).into());
+    }
+    // The header counts regions: observed, Linux 6.12 and 6.18 write so.
+    if count as u64 != u64::from(header.num_items.get()) {
+        return Err(bad("num_items", Rule::Count).found(count).expected(header.num_items.get()).into());
+    }
+    while let Some(first) = rest.first() {
+        let (head, _) = ItemHead::ref_from_prefix(first)
+            .map_err(|_| bad("item", Rule::Truncated).found(format_args!("{} bytes", first.len())))?;
+        let (number, size) = (head.kind.get(), usize::from(head.size.get()));
+        let kind = ItemType::from_u16(number)
+            .ok_or_else(|| bad("item", Rule::Flags).found(format_args!("{number:#x}")).expected("a known type"))?;
+        let Some((regions, more)) = rest.split_at_checked(size).filter(|_| size > 0) else {
+            let found = format_args!("{size} regions");
+            return Err(bad("size", Rule::Range).found(found).expected(format_args!("1 to {}", rest.len())).into());
+        };
+        verify_item(kind, regions)?;
+        if each(&Item { kind, lsn: whole.lsn, regions })?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        rest = more;
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// What a log holds between tail and head.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Summary {
+    /// Records.
+    pub records: u64,
+    /// Operations.
+    pub operations: u64,
+    /// Transactions that are committed.
+    pub transactions: u64,
+    /// Transactions that have no end: replay drops them.
+    pub unfinished: u64,
+    /// Items by type, under the format's names.
+    pub items: BTreeMap<String, u64>,
+    /// Intents without a done item: recovery has to finish them.
+    pub pending: u64,
+}
+
+/// Reads the whole log from tail to head and verifies each record, operation and item.
+///
+/// # Errors
+/// As [`records`]; the first operation or item that breaks a rule.
+pub fn read(volume: &Volume, control: &Control<'_>) -> Result<Summary> {
+    let (mut summary, mut transactions) = (Summary::default(), Transactions::default());
+    let mut pending = BTreeSet::new();
+    records(volume, control, &mut |record| {
+        summary.records += 1;
+        summary.operations += u64::from(record.operations);
+        let mut last = None;
+        let flow = transactions.add(record, &mut |item| {
+            *summary.items.entry(format!("{:?}", item.kind)).or_default() += 1;
+            // All of a transaction's items carry its LSN; two transactions of one record are counted by their headers below.
+            last = Some(item.lsn);
+            let first = item.regions.first().map_or(&[][..], Vec::as_slice);
+            if item.kind.is_intent() {
+                pending.extend(intent_id(first));
+            } else if let Some(id) = done_id(item.kind, first) {
+                pending.remove(&id);
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let commits = record.ops().filter_map(std::result::Result::ok);
+        summary.transactions += commits.filter(|(h, _)| h.flags().contains(OpFlags::COMMIT)).count() as u64;
+        Ok(flow)
+    })?;
+    summary.unfinished = transactions.unfinished() as u64;
+    summary.pending = pending.len() as u64;
+    Ok(summary)
+}
+
+/// All intents have their number at the same place.
+fn intent_id(first: &[u8]) -> Option<u64> {
+    EfiFormat::ref_from_prefix(first).ok().map(|(f, _)| f.id.get())
+}
+
+fn done_id(kind: ItemType, first: &[u8]) -> Option<u64> {
+    let done = ItemType::ALL.iter().any(|t| t.done() == Some(kind));
+    DoneFormat::ref_from_prefix(first).ok().filter(|_| done).map(|(f, _)| f.id.get())
+}
