@@ -10,6 +10,7 @@ use crate::format::da::fold_case;
 use crate::format::dir::{ShortDir, entry_at, same_name, split_address};
 use crate::geometry::Geometry;
 use crate::text::escape;
+use rayon::prelude::*;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -59,18 +60,26 @@ fn careful(key: &RandomState, geometry: &Geometry, name: &[u8]) -> u64 {
 
 /// Places of the table that are tried for a value.
 const MAX_PROBES: usize = 64;
+/// Above so many values the table falls out of the processor's caches, and sorting with all threads is quicker.
+const MAX_TABLE: usize = 1 << 15;
 
 /// Values that may occur more than once, sorted: all that do, a pair in 2^32 or so that differs, and where someone chose names
 /// that crowd the table, those for which there was no place.
-fn repeated(all: &[u64]) -> Vec<u64> {
+fn repeated(mut all: Vec<u64>) -> Vec<u64> {
     let mut again = Vec::new();
     if all.len() < 2 {
+        return again;
+    }
+    if all.len() > MAX_TABLE {
+        all.par_sort_unstable();
+        again.extend(all.windows(2).filter_map(|w| if let [a, b] = w { (a == b).then_some(*a) } else { None }));
+        again.dedup();
         return again;
     }
     // A hash table of the upper halves, at the places that the lower halves say; half of it stays empty.
     let mask = (all.len() * 2).next_power_of_two() - 1;
     let mut table = vec![0u32; mask + 1];
-    for value in all {
+    for value in &all {
         let tag = (value >> 32) as u32 | 1;
         let first = *value as usize & mask;
         let place =
@@ -99,7 +108,7 @@ impl Dir<'_> {
     /// Looks for equal names in the short form.
     pub(super) fn duplicates_in_short(&mut self, short: &ShortDir<'_>) {
         let names = std::mem::take(&mut self.names);
-        if repeated(&names).is_empty() {
+        if repeated(names).is_empty() {
             return;
         }
         let g = &self.pass.volume.geometry;
@@ -114,7 +123,7 @@ impl Dir<'_> {
 
     /// Looks for equal names in blocks; `index` has the address of every entry.
     pub(super) fn duplicates(&mut self, map: &Map, kind: &'static BlockType, index: &[Indexed]) {
-        let again = repeated(&std::mem::take(&mut self.names));
+        let again = repeated(std::mem::take(&mut self.names));
         if again.is_empty() {
             return;
         }
@@ -155,7 +164,7 @@ impl Dir<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{quick, repeated};
+    use super::{FACTOR, MAX_TABLE, quick, repeated};
 
     #[test]
     fn names_that_differ_hash_differently() {
@@ -163,7 +172,7 @@ mod tests {
             let name = |i: u32| format!("{i:0length$}");
             let count = 10u32.pow(length.min(5) as u32);
             let all: Vec<u64> = (0..count).map(|i| quick(false, name(i).as_bytes())).collect();
-            assert!(repeated(&all).is_empty(), "{length}");
+            assert!(repeated(all).is_empty(), "{length}");
         }
         assert_ne!(quick(false, b"a"), quick(false, b"a\0"));
         assert_ne!(quick(false, b"\0a"), quick(false, b"a"));
@@ -177,10 +186,15 @@ mod tests {
 
     #[test]
     fn repeated_values_are_found() {
-        assert_eq!(repeated(&[3, 1 << 40, 3, 2 << 40, 3, 1 << 40]), [3, 1 << 40]);
-        assert!(repeated(&[7]).is_empty());
+        assert_eq!(repeated(vec![3, 1 << 40, 3, 2 << 40, 3, 1 << 40]), [3, 1 << 40]);
+        assert!(repeated(vec![7]).is_empty());
+        // Too many for the table.
+        let many: Vec<u64> = (0..MAX_TABLE as u64 + 9).chain([5, 77, 5]).map(|i| i.wrapping_mul(FACTOR)).collect();
+        let mut two = vec![5u64.wrapping_mul(FACTOR), 77u64.wrapping_mul(FACTOR)];
+        two.sort_unstable();
+        assert_eq!(repeated(many), two);
         // All at one place of the table: found, and others too.
         let crowd: Vec<u64> = (1..2000u64).chain([1999]).map(|i| i << 33).collect();
-        assert!(repeated(&crowd).contains(&(1999 << 33)));
+        assert!(repeated(crowd).contains(&(1999 << 33)));
     }
 }
