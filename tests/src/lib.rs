@@ -7,6 +7,7 @@
 pub mod corpus;
 pub mod damage;
 pub mod fuzz;
+pub mod interact;
 pub mod memory;
 pub mod oracle;
 pub mod tree;

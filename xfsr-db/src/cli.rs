@@ -2,12 +2,25 @@
 
 use crate::out::Out;
 use crate::session::{Flow, Session};
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
+use libxfsr::cli::Manual;
 use libxfsr::text::escape;
 use libxfsr::volume::{Devices, Volume};
 use std::io::{BufRead as _, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// The definition, with exit statuses and examples.
+pub(crate) fn manual() -> Manual {
+    let exit = &[("0", "all commands were done"), ("1", "a command failed, or wrong usage")];
+    let examples = &[
+        ("xfsr-db -c 'sb 0' -c print disk.img", "the primary superblock, field by field"),
+        ("xfsr-db -c 'path /etc/fstab' -c cat disk.img", "a file's contents from an image that cannot be mounted"),
+        ("xfsr-db -c 'rdump / /srv/saved' /dev/sda1", "all files, owners and attributes into a directory"),
+        ("xfsr-db -c help disk.img", "the commands"),
+    ];
+    Manual::new(Arguments::command(), exit, examples)
+}
 
 /// Looks inside an XFS filesystem, mountable or not, and gets files out of it. It does not write.
 #[derive(Debug, Parser)]
@@ -48,7 +61,7 @@ fn fail(message: &str) -> ExitCode {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match manual().parse::<Arguments>() {
         Ok(a) => a,
         Err(e) => {
             let _ = e.print();

@@ -1,14 +1,6 @@
-//! Looks inside an XFS filesystem.
+//! The program: see the library part.
 #![forbid(unsafe_code)]
 
-mod cli;
-mod commands;
-mod field;
-mod fields;
-mod location;
-mod out;
-mod session;
-
 fn main() -> std::process::ExitCode {
-    cli::main()
+    xfsr_db::main()
 }

@@ -7,34 +7,6 @@ use libxfsr::mkfs::Options;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// What `--help` prints.
-const HELP: &str = "\
-Usage: xfsr-mkfs [options] DEVICE
-Makes an XFS v5 filesystem on a device or in an image file. Options are those of mkfs.xfs:
-  -b size=NUM                    block size, 1024 to 65536
-  -c options=FILE                read options from a configuration file (INI)
-  -d name=PATH,file[=0|1],size=NUM,agcount=N,agsize=NUM,su=NUM,sw=N,sunit=N,swidth=N,
-     noalign,sectsize=NUM,unwritten=1,rtinherit[=0|1],cowextsize=N,extszinherit=N,
-     projinherit=N               data section
-  -f                             overwrite what is there
-  -i size=NUM,perblock=N,maxpct=N,align=1,attr=2,projid32bit=1,sparse[=0|1],
-     nrext64[=0|1],exchange[=0|1]   inodes
-  -K                             do not discard
-  -l internal[=0|1],logdev=PATH,size=NUM,agnum=N,su=NUM,sunit=N,sectsize=NUM,version=2,
-     lazy-count=1                log
-  -L LABEL                       label, at most 12 bytes
-  -m crc=1,finobt=0|1,inobtcount=0|1,bigtime=0|1,reflink=0|1,rmapbt=0|1,metadir=0|1,
-     uuid=UUID                   features
-  -n size=NUM,version=2|ci,ftype=1,parent[=0|1]   directories
-  -N                             print the geometry, make nothing
-  -q                             print nothing
-  -r rtdev=PATH,size=NUM,extsize=NUM,noalign      realtime section
-  -s size=NUM                    sector size, 512 to 32768
-  -V                             print the version
-  --json                         print the geometry as JSON
-NUM is bytes, or takes a suffix: s (sectors), b (blocks), k, m, g, t, p, e.
-";
-
 /// A parsed command line.
 #[derive(Debug, Default)]
 pub(crate) struct Args {
@@ -70,7 +42,7 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Args> {
         match text.as_str() {
             "--" => options_end = true,
             "--json" => args.json = true,
-            "--help" | "-h" => args.only = Some(HELP.to_owned()),
+            "--help" | "-h" => args.only = Some(help()),
             "--version" => args.only = Some(version()),
             long if long.starts_with("--") => bail!("{long} is not an option; --help lists them"),
             _ => {
@@ -116,6 +88,10 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Args> {
         bail!("no device is named; --help shows how");
     }
     Ok(args)
+}
+
+fn help() -> String {
+    crate::command::manual().command.render_help().to_string()
 }
 
 fn version() -> String {

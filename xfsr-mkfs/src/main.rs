@@ -1,23 +1,6 @@
-//! Makes XFS filesystems, with the options of mkfs.xfs.
+//! The program: see the library part.
 #![forbid(unsafe_code)]
 
-mod args;
-mod config;
-mod run;
-mod values;
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    match args::parse(std::env::args_os().skip(1)).and_then(|a| run::run(&a)) {
-        Ok(text) => {
-            // A reader that has gone away is no failure of the filesystem that was made.
-            let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
-            ExitCode::SUCCESS
-        }
-        Err(e) => {
-            eprintln!("xfsr-mkfs: {e:#}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> std::process::ExitCode {
+    xfsr_mkfs::main()
 }

@@ -1,53 +1,6 @@
-//! Check of an XFS filesystem; counterpart of xfs_scrub.
+//! The program: see the library part.
 #![forbid(unsafe_code)]
 
-use clap::Parser;
-use libxfsr::cli::{self, Common};
-use libxfsr::error::Severity;
-use libxfsr::volume::Devices;
-use std::path::PathBuf;
-use std::process::ExitCode;
-
-/// Checks an unmounted XFS filesystem.
-///
-/// Exit status, a sum: 1 damage was found and left, 2 something could be optimised, 4 the check could not be made, 8 usage.
-#[derive(Parser)]
-#[command(name = "xfsr-scrub", version)]
-struct Arguments {
-    /// Only check; write nothing.
-    #[arg(short = 'n')]
-    no_modify: bool,
-    #[command(flatten)]
-    common: Common,
-    /// Device or image file.
-    device: PathBuf,
-}
-
-fn run(a: &Arguments) -> anyhow::Result<u8> {
-    let outcome = cli::check_and_print("xfsr-scrub", &Devices::data(&a.device), &a.common)?;
-    let mut code = u8::from(outcome.is_damaged());
-    code |= if outcome.count(Severity::Preen) > 0 { 2 } else { 0 };
-    code |= if outcome.dirty_log { 4 } else { 0 };
-    Ok(code)
-}
-
-fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(a) => a,
-        Err(e) => {
-            let _ = e.print();
-            return ExitCode::from(if e.use_stderr() { 8 } else { 0 });
-        }
-    };
-    if !arguments.no_modify {
-        eprintln!("xfsr-scrub: this version only checks: give -n (nothing was written)");
-        return ExitCode::from(8);
-    }
-    match run(&arguments) {
-        Ok(code) => ExitCode::from(code),
-        Err(e) => {
-            cli::note("xfsr-scrub", &format!("{e:#}"));
-            ExitCode::from(if cli::interrupted() { cli::exit::INTERRUPTED } else { 4 })
-        }
-    }
+fn main() -> std::process::ExitCode {
+    xfsr_scrub::main()
 }

@@ -1,16 +1,29 @@
 //! The arguments: commands by `-c` as xfs_spaceman takes them, or one command as a subcommand.
 
-use clap::{ArgAction, Args, Parser, Subcommand};
-use libxfsr::cli::Common;
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
+use libxfsr::cli::{Common, Manual};
 use libxfsr::units::AgNumber;
 use std::path::PathBuf;
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed (damage, I/O error, a call that this kernel lacks); \
-2 wrong usage; 130 ended by Ctrl-C";
+/// The definition, with exit statuses and examples.
+pub(crate) fn manual() -> Manual {
+    let exit = &[
+        ("0", "done"),
+        ("1", "failed: damage, an I/O error, a call that this kernel lacks"),
+        ("2", "wrong usage"),
+        ("130", "ended by Ctrl-C"),
+    ];
+    let examples = &[
+        ("xfsr-spaceman -c 'freesp -s' -c frag disk.img", "free extents by size, and how fragmented files are"),
+        ("xfsr-spaceman fsmap /mnt", "who owns each extent of a mounted filesystem"),
+        ("xfsr-spaceman --json info /dev/sda1", "the geometry as JSON"),
+    ];
+    Manual::new(Cli::command(), exit, examples)
+}
 
 /// Shows the space of an XFS filesystem: an image, a device, or a mounted one
 #[derive(Parser, Debug)]
-#[command(version, after_help = EXIT_CODES, subcommand_negates_reqs = true)]
+#[command(name = "xfsr-spaceman", version, subcommand_negates_reqs = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) common: Common,
@@ -28,7 +41,7 @@ pub(crate) struct Cli {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Direct {
     /// Histogram of free extents
-    #[command(disable_help_flag = true, after_help = EXIT_CODES)]
+    #[command(disable_help_flag = true)]
     Freesp {
         #[command(flatten)]
         options: Freesp,

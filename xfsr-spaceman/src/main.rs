@@ -1,12 +1,6 @@
-//! Shows the space of an XFS filesystem, unmounted or mounted.
+//! The program: see the library part.
 #![forbid(unsafe_code)]
 
-mod args;
-mod render;
-mod run;
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    ExitCode::from(run::main())
+fn main() -> std::process::ExitCode {
+    xfsr_spaceman::main()
 }

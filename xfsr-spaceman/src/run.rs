@@ -20,7 +20,7 @@ fn parse_line(text: &str) -> Result<Command, clap::Error> {
 
 /// The program; gives its exit code.
 pub(crate) fn main() -> u8 {
-    let cli = match Cli::try_parse() {
+    let cli = match crate::args::manual().parse::<Cli>() {
         Ok(cli) => cli,
         Err(e) => return usage(&e),
     };

@@ -2,12 +2,14 @@
 //! library never prints.
 
 mod interrupt;
+mod manual;
 mod output;
 mod progress;
 mod size;
 mod whole;
 
 pub use interrupt::{interrupted, watch};
+pub use manual::Manual;
 pub use output::{exit, fail, note, print, print_json, print_json_to};
 pub use progress::{ProgressMode, Reporter};
 pub use size::{Units, parse_size, show_size};

@@ -27,12 +27,17 @@ pub fn for_each_used(
     each: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>,
 ) -> Result<()> {
     let g = &volume.geometry;
+    // The superblock's count is that of the last unmount: good enough to tell how far this is.
+    let (mut passed, inodes) = (0, volume.superblock.icount.get());
     for ag in g.ags() {
         control.check()?;
-        control.tell("inodes", ag.0.into(), Some(g.ag_count.into()));
         let mut flow = ControlFlow::Continue(());
         let walked = AgStore::new(volume, ag, AgTree::Ino, OnDamage::Fail).and_then(|store| {
             walk::<Inobt, _>(&store, control, &mut |r| {
+                // A chunk's inodes may have many extents: that is long enough to ask.
+                control.check()?;
+                control.tell("inodes", inodes.min(passed), Some(inodes));
+                passed += u64::from(r.count(g.features.sparse_inodes()));
                 flow = chunk(volume, ag, r, each);
                 Ok(flow)
             })

@@ -84,13 +84,21 @@ pub fn mount_of_device(rdev: u64) -> Option<PathBuf> {
     })
 }
 
-/// Where a filesystem that uses this file or device is mounted, directly or through loop devices.
+/// Loop devices that are stacked deeper than this are not followed.
+const MOST_LOOPS: u32 = 8;
+
+/// Where a filesystem that uses this file or device is mounted, directly or through loop devices, which may lie on each other.
 pub fn mount_of(path: &Path) -> Option<PathBuf> {
+    mount_above(path, MOST_LOOPS)
+}
+
+fn mount_above(path: &Path, depth: u32) -> Option<PathBuf> {
     let meta = std::fs::metadata(path).ok()?;
     let is_device = meta.file_type().is_block_device();
     if let Some(m) = is_device.then(|| mount_of_device(meta.rdev())).flatten() {
         return Some(m);
     }
+    let depth = depth.checked_sub(1)?;
     for entry in std::fs::read_dir("/sys/block").ok()?.flatten() {
         let backing = entry.path().join("loop/backing_file");
         let Ok(name) = std::fs::read_to_string(&backing) else { continue };
@@ -100,11 +108,8 @@ pub fn mount_of(path: &Path) -> Option<PathBuf> {
         } else {
             other.dev() == meta.dev() && other.ino() == meta.ino()
         };
-        if same {
-            let loop_device = Path::new("/dev").join(entry.file_name());
-            if let Some(m) = device_number(&loop_device).and_then(mount_of_device) {
-                return Some(m);
-            }
+        if same && let Some(m) = mount_above(&Path::new("/dev").join(entry.file_name()), depth) {
+            return Some(m);
         }
     }
     None

@@ -1,0 +1,20 @@
+//! Looks inside an XFS filesystem.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod field;
+mod fields;
+mod location;
+mod out;
+mod session;
+
+/// The program's arguments, exit statuses and examples.
+pub fn manual() -> libxfsr::cli::Manual {
+    cli::manual()
+}
+
+/// Runs the program.
+pub fn main() -> std::process::ExitCode {
+    cli::main()
+}

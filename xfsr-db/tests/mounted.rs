@@ -1,0 +1,6 @@
+//! What is mounted may change while it is looked at.
+
+#[test]
+fn it_says_that_a_mounted_filesystem_may_look_inconsistent() {
+    xfsr_tests::interact::reader_warns(env!("CARGO_BIN_EXE_xfsr-db"), &["-c", "sb 0"]);
+}

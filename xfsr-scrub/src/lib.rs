@@ -1,0 +1,69 @@
+//! Check of an XFS filesystem; counterpart of xfs_scrub.
+#![forbid(unsafe_code)]
+
+use clap::{CommandFactory as _, Parser};
+use libxfsr::cli::{self, Common, Manual};
+use libxfsr::error::Severity;
+use libxfsr::volume::Devices;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Checks an unmounted XFS filesystem, with the exit statuses of xfs_scrub
+#[derive(Parser)]
+#[command(name = "xfsr-scrub", version)]
+struct Arguments {
+    /// Only check; write nothing.
+    #[arg(short = 'n')]
+    no_modify: bool,
+    #[command(flatten)]
+    common: Common,
+    /// Device or image file.
+    device: PathBuf,
+}
+
+fn run(a: &Arguments) -> anyhow::Result<u8> {
+    let outcome = cli::check_and_print("xfsr-scrub", &Devices::data(&a.device), &a.common)?;
+    let mut code = u8::from(outcome.is_damaged());
+    code |= if outcome.count(Severity::Preen) > 0 { 2 } else { 0 };
+    code |= if outcome.dirty_log { 4 } else { 0 };
+    Ok(code)
+}
+
+/// The program's arguments, exit statuses and examples.
+pub fn manual() -> Manual {
+    let exit = &[
+        ("0", "nothing is wrong; else a sum of the following"),
+        ("1", "damage was found and left"),
+        ("2", "something could be optimised"),
+        ("4", "the check could not be made, or the log is dirty"),
+        ("8", "wrong usage"),
+        ("130", "ended by Ctrl-C"),
+    ];
+    let examples = &[
+        ("xfsr-scrub -n /dev/sda1", "check an unmounted device"),
+        ("xfsr-scrub -n --progress=json disk.img", "tell the progress as JSON lines on standard error"),
+    ];
+    Manual::new(Arguments::command(), exit, examples)
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let arguments = match manual().parse::<Arguments>() {
+        Ok(a) => a,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { 8 } else { 0 });
+        }
+    };
+    if !arguments.no_modify {
+        eprintln!("xfsr-scrub: this version only checks: give -n (nothing was written)");
+        return ExitCode::from(8);
+    }
+    match run(&arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            cli::note("xfsr-scrub", &format!("{e:#}"));
+            ExitCode::from(if cli::interrupted() { cli::exit::INTERRUPTED } else { 4 })
+        }
+    }
+}
