@@ -53,7 +53,7 @@ impl fmt::Display for CaseResult {
         writeln!(f, "  {:<34} {:>9} {:>9} {:>10}   wall time of each run", "", "wall s", "cpu s", "peak MB")?;
         for m in &self.measured {
             let all: Vec<String> = m.walls.iter().map(|w| format!("{w:.3}")).collect();
-            let all = all.join(" ");
+            let all = if all.len() > 10 { format!("{} runs", all.len()) } else { all.join(" ") };
             writeln!(f, "  {:<34} {:>9.3} {:>9.3} {:>10.1}   {all}", m.name, m.wall, m.cpu, m.peak_mb)?;
         }
         if !self.phases.is_empty() {

@@ -3,8 +3,12 @@
 use super::{Kind, Node, Ptr, Store, corrupt};
 use crate::cache::OnDamage;
 use crate::error::{Corruption, Error, Result, Rule};
+use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::collections::HashSet;
+
+/// Leaves below one node that are worth more than one thread.
+const PARALLEL: usize = 32;
 
 /// What an examination saw.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -38,7 +42,7 @@ struct Walk<'a, K: Kind, S> {
 ///
 /// # Errors
 /// Only what is no finding: I/O errors become findings.
-pub fn check<K: Kind, S: Store>(
+pub fn check<K: Kind, S: Store + Sync>(
     store: &S,
     block: &mut dyn FnMut(Ptr, u16),
     record: &mut dyn FnMut(&K::Record),
@@ -72,7 +76,7 @@ pub fn check<K: Kind, S: Store>(
     Ok(walk.report)
 }
 
-impl<K: Kind, S: Store> Walk<'_, K, S> {
+impl<K: Kind, S: Store + Sync> Walk<'_, K, S> {
     fn tell(&mut self, c: Box<Corruption>) {
         self.report.findings += 1;
         (self.found)(c);
@@ -157,8 +161,19 @@ impl<K: Kind, S: Store> Walk<'_, K, S> {
         }
     }
 
+    /// Reads and verifies the leaves below a node with all threads: most of the work on a large tree, and none of it depends on
+    /// order. Small nodes are not worth it.
+    fn leaves(&self, node: &Node) -> Vec<Option<Result<Node>>> {
+        if node.level() != 1 || node.len() < PARALLEL {
+            return Vec::new();
+        }
+        let read = |i| node.pointer(i).map(|p| Node::read_once(self.store, p, 0, OnDamage::Keep));
+        (0..node.len()).into_par_iter().with_min_len(PARALLEL / 2).map(read).collect()
+    }
+
     fn inner(&mut self, node: &Node) {
         self.store.readahead(&mut (0..node.len()).filter_map(|i| node.pointer(i)));
+        let mut leaves = self.leaves(node);
         for i in 0..node.len() {
             let (Some(key), Some(p)) = (node.key::<K>(i), node.pointer(i)) else { break };
             if let Some(before) = i.checked_sub(1).and_then(|j| node.key::<K>(j))
@@ -170,7 +185,8 @@ impl<K: Kind, S: Store> Walk<'_, K, S> {
             if !self.enter(p, node.level() - 1) {
                 continue;
             }
-            let child = match Node::read_once(self.store, p, node.level() - 1, OnDamage::Keep) {
+            let read = || Node::read_once(self.store, p, node.level() - 1, OnDamage::Keep);
+            let child = match leaves.get_mut(i).and_then(Option::take).unwrap_or_else(read) {
                 Ok(c) => c,
                 Err(e) => {
                     self.unusable(e, Some(p));

@@ -213,9 +213,11 @@ impl Scan<'_> {
         let chunks: Vec<(AgNumber, InobtRec)> = ags.iter().flat_map(|a| a.inobt.iter().map(|r| (a.ag, *r))).collect();
         let done = AtomicU64::new(0);
         // Some chunks at a time: one request for what is read next, and lists of owners are handed over in batches.
-        chunks.par_chunks(GROUP).try_for_each(|group| {
+        chunks.par_chunks(GROUP).enumerate().try_for_each(|(i, group)| {
             self.control.check()?;
-            self.readahead(group);
+            // With the group behind, which is most likely this thread's next: it is on its way while this one is worked on.
+            let ahead = chunks.get(i * GROUP..).unwrap_or(group);
+            self.readahead(ahead.get(..2 * GROUP).unwrap_or(ahead));
             let mut batch = Batch::new(self.owners);
             let mut bytes = vec![0; 64 * self.volume.geometry.inode_size as usize];
             for (ag, r) in group {

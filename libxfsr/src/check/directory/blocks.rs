@@ -1,6 +1,6 @@
 //! Data blocks and free index of a directory.
 
-use super::Dir;
+use super::{AHEAD, Dir};
 use crate::cache::{BlockKey, BlockRead, OnDamage};
 use crate::error::{ForkKind, Result, Rule};
 use crate::format::BlockType;
@@ -205,7 +205,8 @@ impl<'a> Dir<'a> {
     fn parts(&self, map: &Map, blocks: &[u64], kind: &'static BlockType, single: bool) -> Vec<Part<'a>> {
         let one = |blocks: &[u64]| {
             let mut part = Part { dir: self.part(), index: Vec::new(), bests: Vec::new(), whole: true };
-            if blocks.len() > 1 {
+            // Of small ones the pass has told already.
+            if blocks.len() > AHEAD / 4 {
                 self.readahead(map, blocks.iter().copied());
             }
             for &at in blocks {

@@ -10,10 +10,16 @@ use crate::control::Control;
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
 use crate::format::dir::{FileType, ShortDir, is_valid_name, verify_short};
 use crate::format::inode::{Dinode, Format, fork_bytes};
-use crate::units::{FileBlock, Ino};
+use crate::inode::fork::all_extents;
+use crate::units::{FileBlock, FsBlock, Ino};
 use crate::volume::Volume;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Directories that one thread takes at a time, with one request for what is to be read.
+const GROUP: usize = 8;
+/// Blocks of a directory that are asked for before its turn comes.
+const AHEAD: usize = 64;
 
 /// The pass over all directories.
 pub(super) struct Pass<'a> {
@@ -212,20 +218,41 @@ impl Pass<'_> {
         let zeroes = |n| (0..n).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
         let parents = Parents { dotdot: zeroes(dirs.len()), entry: zeroes(dirs.len()), dirs };
         let (entries, done) = (AtomicU64::new(0), AtomicU64::new(0));
-        parents.dirs.par_iter().with_max_len(8).try_for_each(|&ino| {
-            self.control.check()?;
-            entries.fetch_add(self.one(ino, &parents), Ordering::Relaxed);
-            self.control.tell("directories", done.fetch_add(1, Ordering::Relaxed) + 1, Some(parents.dirs.len() as u64));
+        parents.dirs.par_chunks(GROUP).try_for_each(|group| {
+            let inodes: Vec<_> = group.iter().map(|ino| self.volume.inode_bytes(*ino)).collect();
+            self.readahead(group, &inodes);
+            for (ino, inode) in group.iter().zip(inodes) {
+                self.control.check()?;
+                entries.fetch_add(self.one(*ino, inode, &parents), Ordering::Relaxed);
+                let n = done.fetch_add(1, Ordering::Relaxed) + 1;
+                self.control.tell("directories", n, Some(parents.dirs.len() as u64));
+            }
             Ok::<(), Error>(())
         })?;
         self.reachable(&parents);
         Ok(entries.into_inner())
     }
 
-    fn one(&self, ino: Ino, parents: &Parents) -> u64 {
+    /// Tells that the blocks of these directories will be read soon, as far as their inodes say which.
+    fn readahead(&self, group: &[Ino], inodes: &[Result<Vec<u8>>]) {
+        let inodes = group.iter().zip(inodes).filter_map(|(ino, bytes)| Some((*ino, bytes.as_ref().ok()?)));
+        let mut blocks = Vec::new();
+        for (ino, bytes) in inodes {
+            let Some(core) = Dinode::from_bytes(bytes) else { continue };
+            if core.format(ForkKind::Data) == Some(Format::Extents)
+                && let Ok(extents) = all_extents(self.volume, ino, bytes, ForkKind::Data)
+            {
+                let each = extents.iter().flat_map(|e| e.start..e.start.saturating_add(e.count));
+                blocks.extend(each.take(AHEAD).map(|b| self.volume.geometry.split(FsBlock(b))));
+            }
+        }
+        self.volume.readahead(blocks.into_iter());
+    }
+
+    fn one(&self, ino: Ino, inode: Result<Vec<u8>>, parents: &Parents) -> u64 {
         let Some(slot) = self.table.slot(ino) else { return 0 };
         let mut dir = Dir::new(self, parents, ino, slot);
-        let inode = match self.volume.inode_bytes(ino) {
+        let inode = match inode {
             Ok(b) => b,
             Err(e) => {
                 self.table.set(slot, Flag::Partial);

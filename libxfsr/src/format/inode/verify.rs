@@ -229,6 +229,9 @@ fn btree_root(s: &Subject<'_>, which: ForkKind) -> Verdict {
 }
 
 fn hint_limits(s: &Subject<'_>, field: &'static str, hint: u32, unit: u64, realtime: bool) -> Verdict {
+    if hint == 0 {
+        return Ok(());
+    }
     let bytes = u64::from(hint) << s.at.geometry.block_log;
     s.require(bytes.is_multiple_of(unit), field, Rule::Range, hint, "whole allocation units")?;
     s.require(u64::from(hint) <= MAX_EXTENT, field, Rule::Range, hint, "at most 2097151 blocks")?;
@@ -240,13 +243,18 @@ fn extent_size_hint(s: &Subject<'_>, kind: Option<FileKind>) -> Verdict {
     let (own, inherit) = (flags.contains(Flags::EXTSIZE), flags.contains(Flags::EXTSZINHERIT));
     let realtime = flags.contains(Flags::REALTIME);
     let unit = u64::from(g.block_size) * if realtime { u64::from(g.rt_extent_size) } else { 1 };
-    let text = format_args!("{flags:?}").to_string();
-    s.require(!own || kind == Some(FileKind::Regular), "flags", Rule::Flags, &text, "extsize only in regular files")?;
+    s.require(
+        !own || kind == Some(FileKind::Regular),
+        "flags",
+        Rule::Flags,
+        format_args!("{flags:?}"),
+        "extsize only in regular files",
+    )?;
     s.require(
         !inherit || kind == Some(FileKind::Directory),
         "flags",
         Rule::Flags,
-        &text,
+        format_args!("{flags:?}"),
         "extszinherit only in directories",
     )?;
     s.require(!(own || inherit) || hint != 0, "extsize", Rule::Range, hint, "more than 0, as its flag is set")?;
