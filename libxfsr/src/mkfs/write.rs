@@ -85,7 +85,9 @@ pub fn write(plan: &Plan, targets: &Targets<'_>, options: &WriteOptions) -> Resu
         sb.rsumino = U64::new(g.root_ino.0 + 2);
     }
     targets.data.flush()?;
-    log.flush()?;
+    if let Some(log) = targets.log {
+        log.flush()?;
+    }
     targets.data.write_at(&sector(&sb, g), 0)?;
     targets.data.flush()
 }
