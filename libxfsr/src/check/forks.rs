@@ -46,7 +46,10 @@ impl Fork<'_> {
         // Extents lie below the largest file size; an attribute fork has 32 bits of blocks.
         let limit = if self.kind == ForkKind::Attr { 1 << 32 } else { (g.max_file_size() >> g.block_log) + 1 };
         let last = e.offset.checked_add(e.count).filter(|l| *l <= limit);
-        if e.offset < self.end {
+        if self.core.is_symlink() && self.kind == ForkKind::Data && e.offset != self.end {
+            let c = self.bad("startoff", Rule::Order, Some(e.offset)).found(show());
+            self.found.add(c.expected(format_args!("file block {}: a link's target has no holes", self.end)));
+        } else if e.offset < self.end {
             self.found.add(
                 self.bad("startoff", Rule::Order, Some(e.offset))
                     .found(show())

@@ -66,7 +66,7 @@ pub struct NotChecked {
 /// What a check found.
 #[derive(Debug, Default, Serialize)]
 pub struct Outcome {
-    /// Findings, in the order of the place.
+    /// Findings: first what breaks a rule of its own, then what disagrees with something else; then in the order of the place.
     pub findings: Vec<Corruption>,
     /// Findings beyond [`MAX_FINDINGS`], only counted.
     pub more_findings: u64,
@@ -202,10 +202,37 @@ fn run(volume: &Volume, control: &Control<'_>, keep: Option<&mut Vec<Vec<BlockOw
     outcome.findings.sort_by(|a, b| {
         let place =
             |c: &Corruption| (c.at.ag, c.at.agbno, c.at.ino, c.at.offset, c.structure, c.field, c.found.clone());
-        place(a).cmp(&place(b))
+        (cause(a), place(a)).cmp(&(cause(b), place(b)))
     });
     outcome.not_checked = found.not_checked.into_inner();
     Ok(outcome)
+}
+
+/// Rank in the list of findings: what breaks a rule of its own stands before what only disagrees with something else, and so is
+/// more often a consequence; of these, what much depends on stands first.
+fn cause(c: &Corruption) -> (bool, u8) {
+    let disagrees = matches!(
+        c.rule,
+        Rule::Mismatch
+            | Rule::Count
+            | Rule::Missing
+            | Rule::Extra
+            | Rule::DoublyOwned
+            | Rule::Unowned
+            | Rule::Unreachable
+            | Rule::Unmerged
+    );
+    let floor = match c.structure {
+        "sb" => 0,
+        "agf" | "agi" | "agfl" => 1,
+        "bnobt" | "cntbt" | "rmapbt" | "refcountbt" | "inobt" | "finobt" => 2,
+        "inode" => 3,
+        "bmap" | "bmbt" => 4,
+        "nlinks" | "block" | "fscounters" | "quota" => 6,
+        _ => 5,
+    };
+    // That an AG header's count is off says less than what is wrong with the tree.
+    (disagrees, if disagrees && floor == 1 { 3 } else { floor })
 }
 
 /// Says which parts this filesystem has that no pass examines yet.

@@ -5,9 +5,9 @@ use super::datree::{self, Owner};
 use super::inodes::{Flag, Table};
 use crate::attr;
 use crate::cache::{BlockRead, OnDamage};
-use crate::error::{Corruption, Error, ForkKind, Rule};
+use crate::error::{Corruption, Error, ForkKind, Rule, Severity};
 use crate::format::attr::{
-    ATTR_ANY, AttrFlags, AttrLeaf, LEAF_MAGIC, ShortAttrs, Value, hash_attr, owner_of, verify_short,
+    ATTR_ANY, AttrFlags, AttrLeaf, LEAF_MAGIC, ShortAttrs, Value, hash_attr, owner_of, verify_acl, verify_short,
 };
 use crate::format::inode::{Dinode, Format, fork_bytes};
 use crate::inode::{Inode, file};
@@ -63,6 +63,9 @@ impl Owner for Attrs<'_> {
                 }
             };
             if a.flags.contains(AttrFlags::INCOMPLETE) {
+                // Left by a crash, invisible, and holding its blocks.
+                let c = self.bad("flags", Rule::Flags, at).severity(Severity::CrossReference);
+                self.tell(c.found(format_args!("{} is incomplete", crate::text::escape(a.name))).expected("complete"));
                 continue;
             }
             let value = match a.value {
@@ -79,6 +82,9 @@ impl Owner for Attrs<'_> {
                 }
             };
             self.table.pointers.attribute(self.slot, self.inode.ino, a.flags, a.name, &value);
+            if let Err(c) = verify_acl(a.flags, a.name, &value) {
+                self.tell(c.in_fork(ForkKind::Attr, Some(FileBlock(at))));
+            }
             match hash_attr(&self.volume.geometry, a.flags, a.name, &value) {
                 Some(h) if h != e.hashval.get() => {
                     let c = self.bad("hashval", Rule::Mismatch, at).found(format_args!("{:#x}", e.hashval));
@@ -109,10 +115,11 @@ pub(super) fn check(
             table.set(slot, Flag::Partial);
             found.add(c.in_inode(ino));
         }
-        if table.pointers.are_kept() {
-            for a in ShortAttrs::new(fork).map_while(Result::ok) {
-                table.pointers.attribute(slot, ino, a.flags, a.name, a.value);
+        for a in ShortAttrs::new(fork).map_while(Result::ok) {
+            if let Err(c) = verify_acl(a.flags, a.name, a.value) {
+                found.add(c.in_inode(ino).in_fork(ForkKind::Attr, None));
             }
+            table.pointers.attribute(slot, ino, a.flags, a.name, a.value);
         }
     }
     let blocks = matches!(attr, Some(Format::Extents | Format::Btree)) && core.extents(ForkKind::Attr) > 0;
@@ -126,13 +133,16 @@ pub(super) fn check(
             table.set(slot, Flag::Partial);
         }
     }
-    if core.is_symlink()
-        && let Err(e) = file::symlink_target(volume, &inode)
-    {
+    if core.is_symlink() {
         let at = |c: Box<Corruption>| c.in_inode(ino).in_fork(ForkKind::Data, None);
-        match e {
-            Error::Corrupt(c) => found.add(at(c)),
-            other => found.add(at(Corruption::new("symlink", "target", Rule::Unreadable)).found(other)),
+        match file::symlink_target(volume, &inode) {
+            Ok(target) if target.contains(&0) => {
+                let c = at(Corruption::new("symlink", "target", Rule::Name));
+                found.add(c.found("a zero byte").expected("none inside the target"));
+            }
+            Ok(_) => {}
+            Err(Error::Corrupt(c)) => found.add(at(c)),
+            Err(other) => found.add(at(Corruption::new("symlink", "target", Rule::Unreadable)).found(other)),
         }
     }
 }

@@ -15,6 +15,9 @@ use crate::units::{FileBlock, FsBlock};
 use rayon::prelude::*;
 use zerocopy::FromBytes;
 
+/// After so many blocks that are none of a directory the map is to blame, and no more are read.
+const MAX_UNUSABLE: u32 = 64;
+
 /// An index entry: hash and address.
 pub(super) type Indexed = (u32, u32);
 
@@ -165,7 +168,9 @@ impl<'a> Dir<'a> {
         let single = core.size.get() == u64::from(g.dir_block_size) && map.find(leaf).is_none();
         let mut index: Vec<Indexed> = Vec::new();
         let mut bests: Vec<u16> = Vec::new();
-        let blocks: Vec<u64> = map.blocks(0, leaf, step).collect();
+        // Far behind the end the map is to blame, and nothing is read; the size disagrees already before.
+        let end = (core.size.get() >> g.block_log).saturating_add(step.saturating_mul(MAX_UNUSABLE.into()));
+        let blocks: Vec<u64> = map.blocks(0, leaf.min(end), step).collect();
         let mut whole = true;
         let kind = if single { &DIR_BLOCK } else { &DIR_DATA };
         for part in self.parts(&map, &blocks, kind, single) {
@@ -262,9 +267,15 @@ impl<'a> Dir<'a> {
     fn free_index(&self, map: &Map, bests: &[u16], free: u64, step: u64) {
         let g = &self.pass.volume.geometry;
         let capacity = Free::capacity(g.dir_block_size as usize);
-        let mut next = 0;
+        let (mut next, mut unusable) = (0, 0);
         for at in map.blocks(free, u64::MAX, step) {
-            let Some(block) = self.read(map, at, &DIR_FREE) else { continue };
+            let Some(block) = self.read(map, at, &DIR_FREE) else {
+                unusable += 1;
+                if unusable >= MAX_UNUSABLE {
+                    break;
+                }
+                continue;
+            };
             let Some(index) = Free::from_bytes(&block) else { continue };
             let first = ((at - free) / step) as usize * capacity;
             if index.header.firstdb.get() as usize != first {

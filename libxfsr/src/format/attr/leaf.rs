@@ -30,7 +30,7 @@ pub struct AttrLeafHeader {
     pub info: BlockInfo,
     pub count: U16,
     pub usedbytes: U16,
-    /// Offset below which no name lies (after a removal the lowest name may lie higher); 0 means 65536. See [`AttrLeaf::first_used`].
+    /// Offset of the lowest name, or the block's size where there is none; 0 means 65536. See [`AttrLeaf::first_used`].
     pub firstused: U16,
     pub holes: u8,
     pub pad1: u8,
@@ -141,7 +141,7 @@ impl<'a> AttrLeaf<'a> {
         let (header, rest) = AttrLeafHeader::ref_from_prefix(bytes).ok()?;
         Some(Self { bytes, header, entries: array(rest, usize::from(header.count.get())) })
     }
-    /// Offset below which no name lies.
+    /// Offset of the lowest name.
     pub fn first_used(&self) -> usize {
         match self.header.firstused.get() {
             0 => 1 << 16,
@@ -260,6 +260,11 @@ fn verify_space(
     if let Some(&(_, end)) = used.last().filter(|u| u.1 > block) {
         return Err(bad("nameidx", Rule::Range).found(end).expected(format_args!("names end at most at {block}")));
     }
+    let first = if h.firstused.get() == 0 { 1 << 16 } else { usize::from(h.firstused.get()) };
+    let lowest = used.first().map_or(block, |u| u.0);
+    if first != lowest {
+        return Err(bad("firstused", Rule::Mismatch).found(first).expected(lowest));
+    }
     let bytes: usize = used.iter().map(|u| u.1 - u.0).sum();
     // In a block of 64 KiB the counter cannot hold more than it would say anyway.
     if bytes != usize::from(h.usedbytes.get()) {
@@ -268,10 +273,15 @@ fn verify_space(
     for f in &h.freemap {
         let (base, size) = (usize::from(f.base.get()), usize::from(f.size.get()));
         let end = base + size;
+        if !base.is_multiple_of(4) || end > block {
+            return Err(bad("freemap", Rule::Range)
+                .found(format_args!("{size} bytes at {base}"))
+                .expected(format_args!("aligned to 4, inside {block} bytes")));
+        }
         if size == 0 {
             continue;
         }
-        if base < entries_end || end > block || !base.is_multiple_of(4) {
+        if base < entries_end {
             return Err(bad("freemap", Rule::Range)
                 .found(format_args!("{size} bytes at {base}"))
                 .expected(format_args!("inside {entries_end} to {block}")));

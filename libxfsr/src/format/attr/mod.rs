@@ -4,10 +4,12 @@
 //! Names live in namespaces, one flag each; `parent` names are the directory entries that lead to the file (parent pointers): the
 //! name is the entry's, the value says which directory. Book: chapter "Extended Attributes".
 
+mod acl;
 mod leaf;
 mod remote;
 mod short;
 
+pub use acl::{AclEntry, verify_acl};
 pub use leaf::{
     ATTR_LEAF, AttrEntry, AttrLeaf, AttrLeafHeader, FreeRange, LEAF_HEADER_SIZE, LEAF_MAGIC, LeafAttr, LocalHeader,
     RemoteName, Value, entry_size_local, entry_size_remote, max_local_size,

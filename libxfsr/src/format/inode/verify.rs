@@ -389,9 +389,24 @@ pub fn check_dinode(bytes: &[u8], ino: Ino, at: &Context<'_>, report: &mut dyn F
         format_args!("{:#x}", core.flags2.get()),
         "known bits",
     ));
+    // Only what is linked from nowhere stands on an unlinked list.
+    note(s.require(
+        core.next_unlinked.get() == NULL_AGINO || (core.nlink.get() == 0 && !core.is_free()),
+        "next_unlinked",
+        Rule::Range,
+        core.next_unlinked,
+        "none",
+    ));
     if core.is_free() {
         note(s.require(core.nlink.get() == 0, "nlink", Rule::Count, core.nlink, "0 in a free inode"));
         note(s.require(core.nblocks.get() == 0, "nblocks", Rule::Count, core.nblocks, "0 in a free inode"));
+        note(s.require(
+            core.flags.get() == 0,
+            "flags",
+            Rule::Flags,
+            format_args!("{:#x}", core.flags.get()),
+            "0 in a free inode",
+        ));
         return;
     }
     let (kind, flags, size) = (core.kind(), core.flags(), core.size.get());
