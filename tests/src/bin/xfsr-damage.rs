@@ -12,6 +12,7 @@ use xfsr_tests::damage::{self, Checksum, matrix};
 
 const USAGE: &str = "xfsr-damage [options] IMAGE...
   --quiet-only   ask xfs_repair only where the library finds nothing
+  --minutes N    after N minutes ask xfs_repair only where the library finds nothing
   --no-stale     without the cases whose checksum is left stale
   --workers N    copies worked on at the same time (2)
   --only TEXT    only structures whose name contains TEXT
@@ -25,6 +26,10 @@ fn main() -> Result<()> {
         let mut value = || arguments.next().with_context(|| format!("{a} needs a value\n{USAGE}"));
         match a.as_str() {
             "--quiet-only" => ask = matrix::Ask::Quiet,
+            "--minutes" => {
+                let minutes: u64 = value()?.parse().context("--minutes")?;
+                ask = matrix::Ask::Until(Instant::now() + Duration::from_secs(60 * minutes));
+            }
             "--no-stale" => stale = false,
             "--workers" => workers = value()?.parse().context("--workers")?,
             "--only" => only = value()?,

@@ -9,7 +9,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use libxfsr::error::Severity;
@@ -25,6 +25,8 @@ use crate::oracle;
 pub enum Ask {
     /// Every case.
     All,
+    /// Every case until then, afterwards only those in which the library finds nothing.
+    Until(Instant),
     /// Only those in which the library finds nothing: enough to say what it misses.
     Quiet,
 }
@@ -107,10 +109,12 @@ impl Ledger {
         Ok(patch)
     }
 
-    fn stock(&self, bench: &Workbench, patch: &Patch) -> Result<bool> {
+    /// What xfs_repair says of a patch; where it need not be asked, only what it said before.
+    fn stock(&self, bench: &Workbench, patch: &Patch, needed: bool) -> Result<Option<bool>> {
         let print = fingerprint(patch);
-        if let Some(damaged) = lock(&self.stock).get(&print) {
-            return Ok(*damaged);
+        let known = lock(&self.stock).get(&print).copied();
+        if known.is_some() || !needed {
+            return Ok(known);
         }
         patch.apply(bench.file())?;
         let verdict = oracle::xfs_repair_n(bench.devices(), &[]);
@@ -118,7 +122,7 @@ impl Ledger {
         let damaged = !verdict?.clean();
         self.note(&json!({"patch": print, "damaged": damaged}))?;
         lock(&self.stock).insert(print, damaged);
-        Ok(damaged)
+        Ok(Some(damaged))
     }
 }
 
@@ -168,8 +172,13 @@ pub fn run(
             if !patch.is_empty() {
                 let found = ours.check(&patch).with_context(|| format!("{image}: {case}"))?;
                 // A stale checksum is damage by definition; the stock tool is asked where we are silent.
-                let ask = !found.damage() || (ask == Ask::All && case.checksum == Checksum::Right);
-                let stock = if ask { Some(ledger.stock(&bench, &patch)?) } else { None };
+                let asks = match ask {
+                    Ask::All => true,
+                    Ask::Until(end) => Instant::now() < end,
+                    Ask::Quiet => false,
+                };
+                let needed = !found.damage() || (asks && case.checksum == Checksum::Right);
+                let stock = ledger.stock(&bench, &patch, needed)?;
                 let mut codes: Vec<String> = found.damages().map(libxfsr::error::Corruption::code).collect();
                 let corruptions = found.damages().filter(|c| c.severity == Severity::Corrupt).count();
                 if codes.is_empty() && (found.damage() || found.panicked) {

@@ -30,7 +30,7 @@ pub struct AttrLeafHeader {
     pub info: BlockInfo,
     pub count: U16,
     pub usedbytes: U16,
-    /// Offset of the lowest name, or the block's size where there is none; 0 means 65536. See [`AttrLeaf::first_used`].
+    /// Offset of the lowest name, or the block's size where there is none; where there are holes, it may be lower. 0 means 65536. See [`AttrLeaf::first_used`].
     pub firstused: U16,
     pub holes: u8,
     pub pad1: u8,
@@ -141,7 +141,7 @@ impl<'a> AttrLeaf<'a> {
         let (header, rest) = AttrLeafHeader::ref_from_prefix(bytes).ok()?;
         Some(Self { bytes, header, entries: array(rest, usize::from(header.count.get())) })
     }
-    /// Offset of the lowest name.
+    /// Offset below which no name lies.
     pub fn first_used(&self) -> usize {
         match self.header.firstused.get() {
             0 => 1 << 16,
@@ -262,7 +262,8 @@ fn verify_space(
     }
     let first = if h.firstused.get() == 0 { 1 << 16 } else { usize::from(h.firstused.get()) };
     let lowest = used.first().map_or(block, |u| u.0);
-    if first != lowest {
+    // Removing another than the lowest name leaves a hole and may leave this field too low.
+    if first > lowest || (h.holes == 0 && first != lowest) {
         return Err(bad("firstused", Rule::Mismatch).found(first).expected(lowest));
     }
     let bytes: usize = used.iter().map(|u| u.1 - u.0).sum();
