@@ -15,7 +15,7 @@ use crate::units::{FileBlock, FsBlock};
 use rayon::prelude::*;
 use zerocopy::FromBytes;
 
-/// After so many blocks that are none of a directory the map is to blame, and no more are read.
+/// So many directory blocks behind the end, or that are none, are looked at before the map is to blame.
 const MAX_UNUSABLE: u32 = 64;
 
 /// An index entry: hash and address.
@@ -168,7 +168,7 @@ impl<'a> Dir<'a> {
         let single = core.size.get() == u64::from(g.dir_block_size) && map.find(leaf).is_none();
         let mut index: Vec<Indexed> = Vec::new();
         let mut bests: Vec<u16> = Vec::new();
-        // Far behind the end the map is to blame, and nothing is read; the size disagrees already before.
+        // Far behind the end the map is to blame, and nothing there is read; the size disagrees in any case.
         let end = (core.size.get() >> g.block_log).saturating_add(step.saturating_mul(MAX_UNUSABLE.into()));
         let blocks: Vec<u64> = map.blocks(0, leaf.min(end), step).collect();
         let mut whole = true;
