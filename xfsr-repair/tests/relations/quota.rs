@@ -6,7 +6,7 @@ const USER: &str = "dquot -u 1001";
 
 /// What is written, what must be found (where it is a warning only, the check still says clean), and whether the stock tool
 /// says damaged.
-const CASES: [(&[&str], &str, bool); 13] = [
+const CASES: [(&[&str], &str, bool); 14] = [
     (&[USER, "write -d diskdq.bcount 5"], "usrquota.bcount.count", true),
     (&["dquot -g 500", "write -d diskdq.icount 77"], "grpquota.icount.count", true),
     (&["dquot -p 101", "write -d diskdq.rtbcount 3"], "prjquota.rtbcount.count", true),
@@ -25,6 +25,7 @@ const CASES: [(&[&str], &str, bool); 13] = [
         false,
     ),
     (&["sb 0", "write -d gquotino 0"], "sb.qflags.mismatch", true),
+    (&["sb 0", "addr uquotino", "write -d core.size 1"], "usrquota.size.range", true),
 ];
 
 #[test]

@@ -193,6 +193,9 @@ impl File<'_> {
             let c = self.bad("metatype", Rule::Mismatch).found(core.metatype);
             self.found.add(c.expected(self.kind.metatype() as u16));
         }
+        if core.size.get() != 0 {
+            self.found.add(self.bad("size", Rule::Range).found(core.size).expected("0, whatever the file holds"));
+        }
         if !matches!(core.format(ForkKind::Data), Some(Format::Extents | Format::Btree)) {
             self.found.add(self.bad("format", Rule::Flags).found(core.format).expected("extents or btree"));
             return None;
