@@ -13,6 +13,7 @@ pub mod check;
 pub mod cli;
 pub mod control;
 pub mod dir;
+pub mod dump;
 pub mod error;
 pub mod format;
 pub mod geometry;

@@ -4,8 +4,9 @@
 use clap::{CommandFactory as _, Parser};
 use libxfsr::cli::{self, Common, Manual};
 use libxfsr::error::Severity;
+use libxfsr::target::{Access, FileTarget};
 use libxfsr::volume::Devices;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Checks an unmounted XFS filesystem, with the exit statuses of xfs_scrub
@@ -15,14 +16,41 @@ struct Arguments {
     /// Only check; write nothing.
     #[arg(short = 'n')]
     no_modify: bool,
+    /// Device or file of an external log.
+    #[arg(short = 'l', value_name = "LOGDEV")]
+    log: Option<PathBuf>,
+    /// Realtime device or file.
+    #[arg(short = 'r', value_name = "RTDEV")]
+    realtime: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
     /// Device or image file.
     device: PathBuf,
 }
 
+fn escape(path: &Path) -> String {
+    libxfsr::text::escape(path.as_os_str().as_encoded_bytes())
+}
+
+/// Where the device, image or directory is mounted.
+fn mounted(path: &Path) -> Option<PathBuf> {
+    if path.is_dir() {
+        return libxfsr::kernel::Mounted::open(path).ok().map(|_| path.to_owned());
+    }
+    FileTarget::open(path, Access::Read).ok()?.mounted().map(Path::to_owned)
+}
+
 fn run(a: &Arguments) -> anyhow::Result<u8> {
-    let outcome = cli::check_and_print("xfsr-scrub", &Devices::data(&a.device), &a.common)?;
+    if let Some(at) = mounted(&a.device) {
+        anyhow::bail!(
+            "{} is mounted on {}: this version checks unmounted filesystems only, and what it would read from under a mount \
+             proves nothing; unmount it, or ask the kernel with xfs_scrub -n (nothing was checked)",
+            escape(&a.device),
+            escape(&at)
+        );
+    }
+    let devices = Devices { data: a.device.clone(), log: a.log.clone(), realtime: a.realtime.clone() };
+    let outcome = cli::check_and_print("xfsr-scrub", &devices, &a.common)?;
     let mut code = u8::from(outcome.is_damaged());
     code |= if outcome.count(Severity::Preen) > 0 { 2 } else { 0 };
     code |= if outcome.dirty_log { 4 } else { 0 };
@@ -35,7 +63,7 @@ pub fn manual() -> Manual {
         ("0", "nothing is wrong; else a sum of the following"),
         ("1", "damage was found and left"),
         ("2", "something could be optimised"),
-        ("4", "the check could not be made, or the log is dirty"),
+        ("4", "the check could not be made: an error, a dirty log, a mounted filesystem"),
         ("8", "wrong usage"),
         ("130", "ended by Ctrl-C"),
     ];

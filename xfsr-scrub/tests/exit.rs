@@ -7,6 +7,13 @@ fn scrub(args: &[OsString]) -> oracle::Verdict {
     oracle::verdict(env!("CARGO_BIN_EXE_xfsr-scrub"), args).unwrap()
 }
 
+fn check(devices: &oracle::Devices) -> oracle::Verdict {
+    let mut args: Vec<OsString> = vec!["-n".into()];
+    args.extend(devices.arguments());
+    args.push(devices.data.clone().into());
+    scrub(&args)
+}
+
 #[test]
 fn the_sum_says_what_was_found() {
     if corpus::obtain("default").is_none() {
@@ -15,10 +22,76 @@ fn the_sum_says_what_was_found() {
     let dir = tempfile::tempdir().unwrap();
     let image = corpus::copy("default", dir.path()).data;
     assert_eq!(scrub(&["-n".into(), image.clone().into()]).code, 0);
+    // Another label in a copy of the superblock is no damage.
+    oracle::xfs_db_write(&image, &["sb 1", "write fname \"another\""]).unwrap();
+    let v = scrub(&["-n".into(), image.clone().into()]);
+    assert_eq!(v.code, 2, "{}", v.output);
+    assert!(v.output.contains("sb.fname.mismatch at ag 1"), "{}", v.output);
     oracle::xfs_db_write(&image, &["inode 128", "write -d core.nlinkv2 77"]).unwrap();
     let v = scrub(&["-n".into(), image.into()]);
-    assert_eq!(v.code, 1, "{}", v.output);
+    assert_eq!(v.code, 1 + 2, "{}", v.output);
     assert!(v.output.contains("nlinks.nlink.count at inode 128"), "{}", v.output);
+}
+
+#[test]
+fn a_dirty_log_keeps_the_check_from_being_made() {
+    for recipe in corpus::selected().filter(|r| r.end == corpus::End::Dirty) {
+        let Some(devices) = corpus::obtain(recipe.name) else { continue };
+        let v = check(&devices);
+        assert_eq!(v.code, 4, "{}: {}", recipe.name, v.output);
+        assert!(v.output.contains("log is dirty, not checked"), "{}", v.output);
+    }
+}
+
+#[test]
+fn other_devices_are_taken_and_missed() {
+    if oracle::require(oracle::MOUNT).is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let make = |name: &str, mib: u64| {
+        let path = dir.path().join(name);
+        std::fs::File::create(&path).unwrap().set_len(mib << 20).unwrap();
+        path
+    };
+    let devices = oracle::Devices { data: make("data", 300), log: Some(make("log", 64)), rt: Some(make("rt", 64)) };
+    oracle::mkfs_xfs(&["-m", "reflink=0"], &devices).unwrap();
+    let v = check(&devices);
+    assert_eq!(v.code, 0, "{}", v.output);
+    // Without its log nothing can be said.
+    let v = check(&oracle::Devices { log: None, ..devices.clone() });
+    assert_eq!(v.code, 4, "{}", v.output);
+    assert!(v.output.contains("log is on a device of its own"), "{}", v.output);
+}
+
+#[test]
+fn what_is_mounted_is_never_called_clean() {
+    if corpus::obtain("default").is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let devices = corpus::copy("default", dir.path());
+    let mount = oracle::Mount::new(&devices, "").unwrap();
+    for path in [mount.path(), &devices.data] {
+        let v = scrub(&["-n".into(), path.into()]);
+        assert_eq!(v.code, 4, "{}: {}", path.display(), v.output);
+        assert!(v.output.contains("is mounted on") && v.output.contains("nothing was checked"), "{}", v.output);
+    }
+    mount.unmount().unwrap();
+    assert_eq!(check(&devices).code, 0);
+}
+
+#[test]
+fn v4_is_refused_in_a_sentence() {
+    if oracle::require(&["mkfs.xfs"]).is_none() {
+        return;
+    }
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(300 << 20).unwrap();
+    oracle::mkfs_xfs(&["-m", "crc=0"], image.path()).unwrap();
+    let v = scrub(&["-n".into(), image.path().into()]);
+    assert_eq!(v.code, 4, "{}", v.output);
+    assert!(v.output.contains("XFS v4 filesystem"), "{}", v.output);
 }
 
 #[test]

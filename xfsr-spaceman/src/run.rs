@@ -63,6 +63,15 @@ pub(crate) fn main() -> u8 {
             ),
         );
     }
+    if source.inconsistent().is_none() && source.is_dirty() {
+        cli::note(
+            PROGRAM,
+            &format!(
+                "{}: the log is dirty: what is shown lacks the changes in it; mount and unmount the filesystem to replay them",
+                libxfsr::text::escape(path.as_os_str().as_encoded_bytes())
+            ),
+        );
+    }
     for command in &commands {
         let reporter = Reporter::new(common.progress);
         let tell = |p: &libxfsr::control::Progress| reporter.tell(p);

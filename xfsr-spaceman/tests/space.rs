@@ -217,3 +217,28 @@ fn what_is_no_xfs_is_refused() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn v4_is_refused_in_a_sentence() -> Result<()> {
+    if oracle::require(&["mkfs.xfs"]).is_none() {
+        return Ok(());
+    }
+    let image = tempfile::NamedTempFile::new()?;
+    image.as_file().set_len(300 << 20)?;
+    oracle::mkfs_xfs(&["-m", "crc=0"], image.path())?;
+    let out = spaceman(&["info".as_ref(), image.path().as_os_str()])?;
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    assert!(String::from_utf8_lossy(&out.stderr).contains("XFS v4 filesystem"), "{out:?}");
+    Ok(())
+}
+
+#[test]
+fn a_dirty_log_is_told_and_a_clean_one_is_not() -> Result<()> {
+    for (name, dirty) in [("dirty", true), ("default", false)] {
+        let Some(devices) = xfsr_tests::corpus::obtain(name) else { return Ok(()) };
+        let out = spaceman(&["freesp".as_ref(), devices.data.as_os_str()])?;
+        assert!(out.status.success(), "{out:?}");
+        assert_eq!(String::from_utf8_lossy(&out.stderr).contains("the log is dirty"), dirty, "{name}: {out:?}");
+    }
+    Ok(())
+}

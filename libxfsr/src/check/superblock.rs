@@ -93,6 +93,13 @@ fn secondary(volume: &Volume, ag: AgNumber, sb: &Superblock, found: &Findings) {
     if ours.qflags.get() == 0 {
         ours.qflags = theirs.qflags;
     }
+    if sb.fname != volume.superblock.fname {
+        let show = |name: &[u8]| crate::text::escape(name.split(|b| *b == 0).next().unwrap_or(&[]));
+        let c = Corruption::new("sb", "fname", Rule::Mismatch).in_ag(ag, None).severity(Severity::Preen);
+        found.add(
+            c.found(show(&sb.fname)).expected(format_args!("{}, the primary's label", show(&volume.superblock.fname))),
+        );
+    }
     if ours.as_bytes() == theirs.as_bytes() {
         return;
     }

@@ -18,6 +18,7 @@ pub use info::info_of_volume;
 
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::journal::{LogState, log_state};
 use crate::kernel::Mounted;
 use crate::units::{AgBlock, AgNumber};
 use crate::volume::{Devices, Volume};
@@ -103,6 +104,14 @@ impl Source {
         match self {
             Self::Image(i) => i.volume().mounted().map(Path::to_owned),
             Self::Mounted(_) => None,
+        }
+    }
+
+    /// Whether an image or device that is read directly has a log that must be replayed first: the view is then an old one.
+    pub fn is_dirty(&self) -> bool {
+        match self {
+            Self::Image(i) => matches!(log_state(i.volume()), Ok(LogState::Dirty { .. })),
+            Self::Mounted(_) => false,
         }
     }
 
