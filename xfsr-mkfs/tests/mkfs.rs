@@ -339,6 +339,7 @@ fn the_kernel_mounts_and_uses_it() {
 fn refusals_name_the_option_and_leave_the_target_alone() {
     let dir = tempfile::tempdir().expect("a directory");
     let image = dir.path().join("image");
+    let rt = dir.path().join("realtime");
     let path = image.to_str().expect("UTF-8");
     let cases = [
         ("-b size=3000", "-b size=3000"),
@@ -350,6 +351,8 @@ fn refusals_name_the_option_and_leave_the_target_alone() {
         ("-m finobt=0,inobtcount=1", "-m inobtcount=1"),
         ("-m reflink=2", "-m reflink=2"),
         ("-m metadir=1 -i exchange=0", "-i exchange=0"),
+        ("-m metadir=1,reflink=1 -r rtdev=RT,extsize=16k", "-m reflink=1"),
+        ("-m metadir=1 -n parent=1 -r rtdev=RT", "-n parent=1"),
         ("-m uuid=123", "-m uuid=123"),
         ("-d su=64k", "given together"),
         ("-d su=5000,sw=2", "-d su=5000"),
@@ -381,7 +384,9 @@ fn refusals_name_the_option_and_leave_the_target_alone() {
     ];
     for (options, part) in cases {
         sparse(&image, 1 << 30);
-        let words: Vec<&str> = options.split_whitespace().chain([path]).collect();
+        sparse(&rt, 1 << 30);
+        let named = options.replace("=RT", &format!("={}", rt.display()));
+        let words: Vec<&str> = named.split_whitespace().chain([path]).collect();
         let out = ours(&words);
         let text = String::from_utf8_lossy(&out.stderr);
         assert_eq!(out.status.code(), Some(1), "{options}");

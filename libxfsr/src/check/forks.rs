@@ -3,12 +3,13 @@
 use super::Findings;
 use super::owners::{Batch, Observed};
 use super::realtime::RtExtent;
-use crate::btree::{self, kinds::Bmap};
+use crate::btree::kinds::{Bmap, Refcount, Rmap};
+use crate::btree::{self, Ptr};
 use crate::error::{Corruption, ForkKind, Rule};
 use crate::format::btree::{Extent, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_UNWRITTEN};
 use crate::format::inode::{Dinode, Format, extents_in_fork, fork_bytes};
-use crate::inode::fork::ForkStore;
-use crate::units::{FileBlock, FsBlock, Ino, RtBlock};
+use crate::inode::fork::{ForkStore, MetaTree};
+use crate::units::{AgNumber, FileBlock, FsBlock, Ino, RtBlock};
 use crate::volume::Volume;
 
 struct Fork<'a> {
@@ -76,6 +77,30 @@ impl Fork<'_> {
     }
 }
 
+/// Checks a realtime group's tree and notes its blocks; its records are looked at with the group. True where all of it was read.
+fn metadata_tree(
+    volume: &Volume,
+    found: &Findings,
+    ino: Ino,
+    inode: &[u8],
+    tree: MetaTree,
+    own: &mut Vec<(AgNumber, Observed)>,
+) -> bool {
+    let store = ForkStore::metadata(volume, ino, inode, tree);
+    let mut block = |p: Ptr, _| {
+        let (ag, start) = volume.geometry.split(FsBlock(p.0));
+        if volume.geometry.is_valid_fsblock(FsBlock(p.0)) {
+            own.push((ag, Observed { start: start.0, count: 1, owner: ino.0, offset: RMAP_BMBT_BLOCK }));
+        }
+    };
+    let mut tell = |c| found.add(c);
+    let report = match tree {
+        MetaTree::Rmap => btree::check::<Rmap, _>(&store, &mut block, &mut |_| {}, &mut tell),
+        MetaTree::Refcount => btree::check::<Refcount, _>(&store, &mut block, &mut |_| {}, &mut tell),
+    };
+    report.is_ok_and(|r| !r.incomplete)
+}
+
 /// Checks both extent maps and the counts that the core has of them; returns how many blocks of the realtime device are mapped.
 pub(super) fn check(
     volume: &Volume,
@@ -119,7 +144,15 @@ pub(super) fn check(
                 own.into_iter().for_each(|(ag, o)| batch.own(ag, o));
                 complete &= report.is_ok_and(|r| !r.incomplete);
             }
-            Some(Format::MetaBtree) => complete = false,
+            Some(Format::MetaBtree) => match MetaTree::of(core) {
+                Some(tree) => {
+                    let mut own = Vec::new();
+                    complete &= metadata_tree(volume, found, ino, inode, tree, &mut own);
+                    fork.blocks += own.len() as u64;
+                    own.into_iter().for_each(|(ag, o)| batch.own(ag, o));
+                }
+                None => complete = false,
+            },
             _ => {}
         }
         if complete && fork.count != core.extents(kind) {

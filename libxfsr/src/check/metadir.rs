@@ -27,6 +27,10 @@ pub(super) struct Files {
 }
 
 impl Files {
+    /// Whether no file was found at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_path.is_empty()
+    }
     /// The file of a realtime group; none where it was not found.
     pub(super) fn of_group(&self, group: u32, kind: MetaType) -> Option<Ino> {
         self.by_path.get(&format!("{GROUPS}/{group}.{}", suffix(kind)?)).copied()
@@ -140,7 +144,9 @@ impl Walk<'_> {
             (MetaType::RtRmap, g.features.rmapbt()),
             (MetaType::RtRefcount, g.features.reflink()),
         ];
-        for group in 0..g.rt_groups {
+        // Where the superblock claims far more groups than there are files, some are enough to tell of.
+        let some = u32::try_from(self.files.by_path.len()).unwrap_or(u32::MAX).saturating_add(1000);
+        for group in 0..g.rt_groups.min(some) {
             for (kind, _) in needed.into_iter().filter(|(k, n)| *n && self.files.of_group(group, *k).is_none()) {
                 let path = format!("{GROUPS}/{group}.{}", suffix(kind).unwrap_or_default());
                 let root = Ino(self.volume.superblock.metadirino.get());

@@ -194,7 +194,6 @@ fn run(volume: &Volume, control: &Control<'_>, keep: Option<&mut Vec<Vec<BlockOw
         }
     }
     if !outcome.dirty_log || keep.is_some() {
-        unsupported(volume, &found);
         outcome.counts = everything(volume, control, &found, keep)?;
     }
     outcome.more_findings = found.total.load(Ordering::Relaxed).saturating_sub(MAX_FINDINGS as u64);
@@ -235,14 +234,6 @@ fn cause(c: &Corruption) -> (bool, u8) {
     (disagrees, if disagrees && floor == 1 { 3 } else { floor })
 }
 
-/// Says which parts this filesystem has that no pass examines yet.
-fn unsupported(volume: &Volume, found: &Findings) {
-    if volume.geometry.rt_groups > 0 {
-        let why = "bitmap, summary, reverse mappings and reference counts: this version has no check of it";
-        found.skip("realtime groups", why);
-    }
-}
-
 fn everything(
     volume: &Volume,
     control: &Control<'_>,
@@ -280,7 +271,7 @@ fn everything(
     let dirs = directory::Pass { volume, found, table: &table, control };
     counts.entries = dirs.run()?;
     control.begin("links");
-    metadir::check(volume, &table, found);
+    let metadata = metadir::check(volume, &table, found);
     links::check(volume, &table, found);
     control.check()?;
     parents::check(volume, &table, found, control)?;
@@ -289,7 +280,7 @@ fn everything(
     if let Some(keep) = keep {
         *keep = all;
     }
-    realtime::check(volume, owners.take_realtime(), found);
+    realtime::check(volume, &metadata, owners.take_realtime(), found);
     counters::check(volume, &ags, found);
     table.count(&mut counts);
     counts.extents = owners.extents();

@@ -102,7 +102,7 @@ pub(super) struct Owners<'a> {
 const BATCH: usize = 4096;
 
 /// Joins what touches on the same diagonal, so that it does not matter where records were cut.
-fn normalise(mut list: Vec<Observed>) -> Vec<Observed> {
+pub(super) fn normalise(mut list: Vec<Observed>) -> Vec<Observed> {
     list.sort_unstable_by_key(|o| (o.diagonal(), o.start));
     list.dedup_by(|next, before| {
         let joins = before.diagonal() == next.diagonal() && before.end() == u64::from(next.start);
@@ -116,7 +116,7 @@ fn normalise(mut list: Vec<Observed>) -> Vec<Observed> {
 }
 
 /// Runs of blocks that two or more of `list` (sorted by start) contain, with how many.
-fn shared_runs(list: impl Iterator<Item = Observed>) -> Vec<(u32, u32, u32)> {
+pub(super) fn shared_runs(list: impl Iterator<Item = Observed>) -> Vec<(u32, u32, u32)> {
     let mut runs: Vec<(u32, u32, u32)> = Vec::new();
     let mut ends: BinaryHeap<Reverse<u64>> = BinaryHeap::new();
     let mut at = 0u64;
@@ -315,7 +315,7 @@ fn reference_counts(state: &AgState, expected: &[(u32, u32, u32)], found: &Findi
 }
 
 /// Walks two sorted lists and tells what only one of them has.
-fn difference<T: Ord>(
+pub(super) fn difference<T: Ord>(
     stored: &[T],
     expected: &[T],
     note: &mut dyn FnMut(&T, Rule, &str),

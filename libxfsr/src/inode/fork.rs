@@ -4,26 +4,58 @@ use crate::btree::{self, Ptr, Root, Store, Width, kinds::Bmap};
 use crate::cache::{BlockRead, OnDamage};
 use crate::error::{Corruption, ForkKind, Result, Rule};
 use crate::format::BlockType;
-use crate::format::btree::{BMBT, BMBT_BLOCK, BmbtKey, Extent, Layout};
-use crate::format::inode::{Dinode, Format, extents_in_fork, fork_bytes};
+use crate::format::btree::{
+    BMBT, BMBT_BLOCK, BmbtKey, Extent, Layout, RTREFCOUNT, RTREFCOUNTBT_BLOCK, RTRMAP, RTRMAPBT_BLOCK,
+};
+use crate::format::inode::{Dinode, Format, MetaType, extents_in_fork, fork_bytes};
 use crate::units::{FsBlock, Ino};
 use crate::volume::Volume;
 use std::ops::ControlFlow;
 use zerocopy::big_endian::U64;
 
-/// The extent btree of a fork, whose root is in the inode.
+/// A btree of a realtime group, whose root is in a metadata file's inode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetaTree {
+    /// Reverse mappings.
+    Rmap,
+    /// Reference counts.
+    Refcount,
+}
+
+impl MetaTree {
+    /// The tree that an inode holds; none where it is another kind of file.
+    pub fn of(core: &Dinode) -> Option<Self> {
+        match core.metatype()? {
+            MetaType::RtRmap => Some(Self::Rmap),
+            MetaType::RtRefcount => Some(Self::Refcount),
+            _ => None,
+        }
+    }
+}
+
+/// A btree whose root is in the inode: the extents of a fork, or a realtime group's tree.
 #[derive(Debug)]
 pub struct ForkStore<'v> {
     volume: &'v Volume,
     ino: Ino,
     kind: ForkKind,
     root: Box<[u8]>,
+    block_type: &'static BlockType,
+    layout: Layout,
 }
 
 impl<'v> ForkStore<'v> {
     /// From the inode's bytes; whether its format is `Btree` is for the caller to know.
     pub fn new(volume: &'v Volume, ino: Ino, inode: &[u8], kind: ForkKind) -> Self {
-        Self { volume, ino, kind, root: fork_bytes(inode, kind).into() }
+        Self { volume, ino, kind, root: fork_bytes(inode, kind).into(), block_type: &BMBT_BLOCK, layout: BMBT }
+    }
+    /// A realtime group's tree, from the bytes of the inode that holds it in its data fork.
+    pub fn metadata(volume: &'v Volume, ino: Ino, inode: &[u8], tree: MetaTree) -> Self {
+        let (block_type, layout) = match tree {
+            MetaTree::Rmap => (&RTRMAPBT_BLOCK, RTRMAP),
+            MetaTree::Refcount => (&RTREFCOUNTBT_BLOCK, RTREFCOUNT),
+        };
+        Self { block_type, layout, ..Self::new(volume, ino, inode, ForkKind::Data) }
     }
 }
 
@@ -32,10 +64,10 @@ impl Store for ForkStore<'_> {
         Width::Long
     }
     fn block_type(&self) -> &'static BlockType {
-        &BMBT_BLOCK
+        self.block_type
     }
     fn layout(&self) -> Layout {
-        BMBT
+        self.layout
     }
     fn block_size(&self) -> usize {
         self.volume.geometry.block_size as usize
@@ -44,7 +76,7 @@ impl Store for ForkStore<'_> {
         Ok(Root::Inline(self.root.clone()))
     }
     fn read(&self, at: Ptr, damage: OnDamage) -> Result<BlockRead> {
-        self.volume.block(FsBlock(at.0), &BMBT_BLOCK, damage)
+        self.volume.block(FsBlock(at.0), self.block_type, damage)
     }
     fn read_once(&self, at: Ptr, damage: OnDamage) -> Result<BlockRead> {
         let (ag, agbno) = self.volume.geometry.split(FsBlock(at.0));

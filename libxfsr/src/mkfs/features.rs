@@ -12,22 +12,18 @@ pub(super) fn features(options: &Options, devices: &Devices) -> Result<Features>
         return refuse("-m inobtcount", 1, "it counts the blocks of finobt, which -m finobt=0 turns off");
     }
     let reflink = m.reflink.unwrap_or(!rt);
-    if rt && reflink {
-        return refuse("-m reflink", 1, "it does not go with a realtime device; give -m reflink=0");
+    let metadir = m.metadir.unwrap_or(false);
+    if rt && reflink && !metadir {
+        return refuse("-m reflink", 1, "it goes with a realtime device only with -m metadir=1; give -m reflink=0");
     }
-    if rt && m.rmapbt == Some(true) {
-        return refuse("-m rmapbt", 1, "it does not go with a realtime device; give -m rmapbt=0");
+    if rt && m.rmapbt == Some(true) && !metadir {
+        return refuse("-m rmapbt", 1, "it goes with a realtime device only with -m metadir=1; give -m rmapbt=0");
+    }
+    if rt && metadir && options.naming.parent == Some(true) {
+        return refuse("-n parent", 1, "this version makes no parent pointers of realtime groups' files; leave it out");
     }
     if !reflink && options.data.cowextsize.is_some_and(|c| c > 0) {
         return refuse("-d cowextsize", options.data.cowextsize.unwrap_or(0), "it needs -m reflink=1");
-    }
-    let metadir = m.metadir.unwrap_or(false);
-    if metadir && rt {
-        return refuse(
-            "-m metadir",
-            1,
-            "this version makes no realtime groups, which a realtime device then needs; leave -m metadir or -r rtdev out",
-        );
     }
     // The kernel wants both: what rewrites a realtime file exchanges its blocks.
     let exchange = options.inode.exchange.unwrap_or(metadir);

@@ -80,7 +80,8 @@ impl Group {
         group
     }
 
-    fn own(&mut self, start: u32, count: u32, who: u64) {
+    /// Notes the owner of an extent: no inode, or the inode whose data begins there.
+    pub(super) fn own(&mut self, start: u32, count: u32, who: u64) {
         let at = self.owned.partition_point(|o| o.0 < start);
         self.owned.insert(at, (start, count, who));
         self.owned.dedup_by(|b, a| {

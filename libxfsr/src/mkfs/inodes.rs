@@ -1,8 +1,10 @@
 //! The first inode chunk: root directory, then realtime bitmap and summary or the metadata directories, then free inodes.
 
 use super::layout::{Hints, Plan};
+use super::realtime::group_files;
 use crate::format::attr::AttrFlags;
-use crate::format::btree::{BmbtRec, Extent};
+use crate::format::btree::{BmbtRec, Extent, RmapRec, owner};
+use crate::format::dir::FileType;
 use crate::format::inode::{Flags, Flags2, MetaType};
 use crate::format::seal_checksum;
 use crate::units::{AgIno, AgNumber, NULL_AGINO};
@@ -66,11 +68,11 @@ const BIGTIME_OFFSET: i128 = 1 << 31;
 /// Forks of an inode hold local data or extents.
 const LOCAL: u8 = 1;
 const EXTENTS: u8 = 2;
+/// Root of a metadata btree.
+const META_BTREE: u8 = 5;
 
 /// Name of the directory of the realtime groups' files.
 const GROUPS: &[u8] = b"rtgroups";
-/// Directory entry's type of a directory.
-const TYPE_DIRECTORY: u8 = 2;
 /// Where the attribute fork begins that a parent pointer needs, in units of 8 bytes.
 const ATTR_FORK: u8 = 24;
 /// `di_flags` of a directory in the metadata tree.
@@ -101,6 +103,10 @@ pub(super) enum Made<'a> {
     MetadataRoot,
     /// The directory of the realtime groups' files, in that tree.
     Groups,
+    /// Bitmap or summary of a realtime group.
+    GroupFile(MetaType, &'a File),
+    /// A tree of a realtime group; that of reverse mappings in the first group has the realtime superblock.
+    GroupTree(MetaType, u32),
 }
 
 /// The whole chunk's bytes; `made` are its first inodes, the others are free.
@@ -123,6 +129,18 @@ pub(super) fn chunk(plan: &Plan, now: std::time::SystemTime, made: &[Made<'_>]) 
             Some(Made::Summary(f)) => file(plan, &mut core, f, 0),
             Some(Made::MetadataRoot) => metadata_root(&mut core),
             Some(Made::Groups) => groups_directory(plan, &mut core),
+            Some(Made::GroupFile(kind, f)) => {
+                let fork = file(plan, &mut core, f, 0);
+                metadata_file(&mut core, *kind);
+                fork
+            }
+            Some(Made::GroupTree(kind, group)) => {
+                metadata_file(&mut core, *kind);
+                core.mode = U16::new(0o100000);
+                core.nlink = U32::new(1);
+                core.format = META_BTREE;
+                tree_root(plan, *kind, *group)
+            }
             None => Vec::new(),
         };
         if this.is_some() {
@@ -189,17 +207,17 @@ fn root_directory(plan: &Plan, core: &mut Core) -> Vec<u8> {
     directory(core, g.root_ino.0, &[])
 }
 
-/// Contents of a directory in short form: names and inodes, all of directories. The inodes of the first chunk fit 32 bits.
-fn directory(core: &mut Core, parent: u64, entries: &[(&[u8], u64)]) -> Vec<u8> {
+/// Contents of a directory in short form: names, inodes and types. The inodes of the first chunk fit 32 bits.
+fn directory(core: &mut Core, parent: u64, entries: &[(&[u8], u64, FileType)]) -> Vec<u8> {
     let mut fork = vec![entries.len() as u8, 0];
     fork.extend(U32::new(parent as u32).as_bytes());
     // Where the entry would lie in a block: behind its header and the two dots.
     let mut offset = 0x60;
-    for (name, ino) in entries {
+    for (name, ino, kind) in entries {
         fork.push(name.len() as u8);
         fork.extend(U16::new(offset).as_bytes());
         fork.extend(*name);
-        fork.push(TYPE_DIRECTORY);
+        fork.push(*kind as u8);
         fork.extend(U32::new(*ino as u32).as_bytes());
         offset += (name.len() as u16 + 12).next_multiple_of(8);
     }
@@ -220,13 +238,21 @@ fn metadata_directory(core: &mut Core, links: u32) {
 fn metadata_root(core: &mut Core) -> Vec<u8> {
     metadata_directory(core, 3);
     let own = core.ino.get();
-    directory(core, own, &[(GROUPS, own + 1)])
+    directory(core, own, &[(GROUPS, own + 1, FileType::Directory)])
 }
 
 fn groups_directory(plan: &Plan, core: &mut Core) -> Vec<u8> {
     metadata_directory(core, 2);
     let parent = core.ino.get() - 1;
-    let mut fork = directory(core, parent, &[]);
+    let g = &plan.geometry;
+    let kinds = if g.rt_groups > 0 { group_files(&g.features) } else { Vec::new() };
+    let mut names = Vec::new();
+    for group in 0..g.rt_groups {
+        names.extend(kinds.iter().map(|k| format!("{group}.{}", suffix(*k))));
+    }
+    let first = core.ino.get() + 1;
+    let entries: Vec<_> = names.iter().zip(first..).map(|(n, i)| (n.as_bytes(), i, FileType::Regular)).collect();
+    let mut fork = directory(core, parent, &entries);
     if plan.geometry.features.parent() {
         core.forkoff = ATTR_FORK;
         core.aformat = LOCAL;
@@ -237,6 +263,39 @@ fn groups_directory(plan: &Plan, core: &mut Core) -> Vec<u8> {
         fork.extend(GROUPS);
         fork.extend(U64::new(parent).as_bytes());
         fork.extend([0; 4]);
+    }
+    fork
+}
+
+/// What a file of a realtime group is called behind the group's number.
+fn suffix(kind: MetaType) -> &'static str {
+    match kind {
+        MetaType::RtSummary => "summary",
+        MetaType::RtRmap => "rmap",
+        MetaType::RtRefcount => "refcount",
+        _ => "bitmap",
+    }
+}
+
+/// What all files of the metadata tree have in common.
+fn metadata_file(core: &mut Core, kind: MetaType) {
+    core.metatype = U16::new(kind as u16);
+    core.flags = U16::new(METADATA_DIRECTORY.difference(Flags::NOSYMLINKS).bits());
+    core.flags2 = U64::new(Flags2::METADATA.bits());
+}
+
+/// Root of a group's tree: a leaf, with the realtime superblock's record or none.
+fn tree_root(plan: &Plan, kind: MetaType, group: u32) -> Vec<u8> {
+    let record = kind == MetaType::RtRmap && group == 0;
+    let mut fork = vec![0, 0, 0, record.into()];
+    if record {
+        let r = RmapRec {
+            startblock: U32::new(0),
+            blockcount: U32::new(plan.geometry.rt_extent_size),
+            owner: U64::new(owner::FS),
+            offset: U64::new(0),
+        };
+        fork.extend(r.as_bytes());
     }
     fork
 }

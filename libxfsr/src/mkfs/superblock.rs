@@ -1,7 +1,8 @@
 //! The superblock of a plan.
 
-use super::layout::{Draft, TIB};
+use super::layout::Draft;
 use crate::format::features::Version;
+use crate::format::realtime::RtBlockHeader;
 use crate::format::superblock::{MAGIC, Superblock};
 use crate::units::NULL_INO;
 use zerocopy::big_endian::{U16, U32, U64};
@@ -33,7 +34,15 @@ pub(super) fn build(d: &Draft) -> Superblock {
     sb.rextsize = U32::new(d.rt_extsize as u32);
     sb.agblocks = U32::new(d.agblocks as u32);
     sb.agcount = U32::new(d.ag_count as u32);
-    sb.rbmblocks = U32::new(rt_extents.div_ceil(8 * u64::from(d.block_size)) as u32);
+    let bitmap = match d.features.metadir() {
+        // One for each group, its blocks with headers.
+        true if rt_extents > 0 => {
+            d.rt_group_extents.div_ceil(8 * u64::from(d.block_size - size_of::<RtBlockHeader>() as u32))
+        }
+        true => 0,
+        false => rt_extents.div_ceil(8 * u64::from(d.block_size)),
+    };
+    sb.rbmblocks = U32::new(bitmap as u32);
     sb.logblocks = U32::new(d.log_blocks as u32);
     sb.versionnum = U16::new(5 | d.features.version.bits());
     sb.sectsize = U16::new(d.sector_size as u16);
@@ -49,7 +58,8 @@ pub(super) fn build(d: &Draft) -> Superblock {
     sb.imax_pct = d.imax_pct;
     let reserved = d.ag_count * d.prealloc() + if internal { d.log_blocks } else { 0 };
     sb.fdblocks = U64::new(d.blocks.saturating_sub(reserved));
-    sb.frextents = U64::new(rt_extents);
+    // The first extent of the first group holds the realtime superblock.
+    sb.frextents = U64::new(rt_extents - d.rt_groups.min(1));
     sb.inoalignmt = U32::new(if sparse { (64 * isize) >> bl } else { cluster } as u32);
     sb.spino_align = U32::new(if sparse { cluster as u32 } else { 0 });
     sb.unit = U32::new(d.sunit as u32);
@@ -64,10 +74,9 @@ pub(super) fn build(d: &Draft) -> Superblock {
         sb.metadirino = U64::new(NULL_INO);
         // Found through the metadata directories instead.
         (sb.rbmino, sb.rsumino) = (U64::new(0), U64::new(0));
-        // Without a realtime section: what a group would have, 1 TiB, were one added.
-        let group = (TIB >> bl) / d.rt_extsize;
-        sb.rgextents = U32::new(group as u32);
-        sb.rgblklog = ceil_log(group * d.rt_extsize);
+        sb.rgcount = U32::new(d.rt_groups as u32);
+        sb.rgextents = U32::new(d.rt_group_extents as u32);
+        sb.rgblklog = ceil_log(d.rt_group_extents * d.rt_extsize);
     }
     sb.features2 = U32::new(d.features.features2.bits());
     sb.bad_features2 = sb.features2;

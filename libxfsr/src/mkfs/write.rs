@@ -5,10 +5,11 @@ use super::inodes::{self, File, Made};
 use super::layout::Plan;
 use super::{realtime, record};
 use crate::error::{Error, Result};
+use crate::format::inode::MetaType;
 use crate::format::superblock::{SUPERBLOCK, Superblock};
 use crate::geometry::Geometry;
 use crate::target::Target;
-use crate::units::{AgNumber, Lsn, NULL_INO};
+use crate::units::{AgNumber, FsBlock, Ino, Lsn, NULL_INO};
 use std::time::SystemTime;
 use zerocopy::IntoBytes;
 use zerocopy::big_endian::U64;
@@ -71,12 +72,21 @@ pub fn write(plan: &Plan, targets: &Targets<'_>, options: &WriteOptions) -> Resu
 
     groups(plan, targets.data, &placed.groups)?;
     targets.data.write_at(&first_chunk(plan, &placed, options), root_offset(g)?)?;
-    realtime::write_files(g, targets.data, &placed.files)?;
+    if g.features.metadir() {
+        let kinds = realtime::group_files(&g.features).len();
+        realtime::write_groups(g, targets.data, &placed.files, &|n| group_inode(g, n, kinds))?;
+        if let Some(rt) = targets.rt {
+            realtime::write_superblock(plan, rt)?;
+            rt.flush()?;
+        }
+    } else {
+        realtime::write_files(g, targets.data, &placed.files)?;
+    }
 
     let used = u64::from(g.chunk_blocks()) + placed.files.iter().flat_map(|f| &f.extents).map(|e| e.count).sum::<u64>();
     let inodes = u64::from(g.inodes_per_block().max(64));
     sb.icount = U64::new(inodes);
-    sb.ifree = U64::new(inodes - 3);
+    sb.ifree = U64::new(inodes - u64::from(placed.inodes));
     sb.fdblocks = U64::new(sb.fdblocks.get().saturating_sub(used));
     if g.features.metadir() {
         sb.metadirino = U64::new(g.root_ino.0 + 1);
@@ -117,7 +127,9 @@ fn root_offset(g: &Geometry) -> Result<u64> {
 struct Placed {
     /// The first AGs, as many as hold any of it.
     groups: Vec<Group>,
-    files: [File; 2],
+    files: Vec<File>,
+    /// Inodes in use.
+    inodes: u32,
 }
 
 impl Placed {
@@ -126,21 +138,50 @@ impl Placed {
         let (_, agino) = g.split_ino(g.root_ino);
         let (at, _) = g.agino_to_block(agino);
         let mut first = Group::new(g.block_size, g, AgNumber(0));
-        first.place_chunk(g, at, 3);
+        let kinds = realtime::group_files(&g.features);
+        let inodes = 3 + g.rt_groups * kinds.len() as u32;
+        first.place_chunk(g, at, inodes);
         let mut groups = vec![first];
         let files = realtime::place_files(plan, &mut groups, at)?;
-        Ok(Self { groups, files })
+        if g.features.metadir() {
+            // Bitmap and summary come first in each group.
+            for (n, file) in files.iter().enumerate() {
+                let ino = group_inode(g, n as u32 / 2, kinds.len()).0 + n as u64 % 2;
+                for e in &file.extents {
+                    let (ag, block) = g.split(FsBlock(e.start));
+                    if let Some(group) = groups.get_mut(ag.0 as usize) {
+                        group.own(block.0, e.count as u32, ino);
+                    }
+                }
+            }
+        }
+        Ok(Self { groups, files, inodes })
     }
+}
+
+/// First inode of a realtime group's files.
+fn group_inode(g: &Geometry, group: u32, kinds: usize) -> Ino {
+    Ino(g.root_ino.0 + 3 + u64::from(group) * kinds as u64)
 }
 
 /// The bytes of the first inode chunk.
 fn first_chunk(plan: &Plan, placed: &Placed, options: &WriteOptions) -> Vec<u8> {
-    let [bitmap, summary] = &placed.files;
-    let made = if plan.geometry.features.metadir() {
-        [Made::Root, Made::MetadataRoot, Made::Groups]
-    } else {
-        [Made::Root, Made::Bitmap(bitmap), Made::Summary(summary)]
-    };
+    let g = &plan.geometry;
+    let mut made = vec![Made::Root];
+    if g.features.metadir() {
+        made.extend([Made::MetadataRoot, Made::Groups]);
+        for (group, pair) in (0..).zip(placed.files.chunks_exact(2)) {
+            for kind in realtime::group_files(&g.features) {
+                made.push(match (kind, pair) {
+                    (MetaType::RtBitmap, [bitmap, _]) => Made::GroupFile(kind, bitmap),
+                    (MetaType::RtSummary, [_, summary]) => Made::GroupFile(kind, summary),
+                    _ => Made::GroupTree(kind, group),
+                });
+            }
+        }
+    } else if let [bitmap, summary] = &*placed.files {
+        made.extend([Made::Bitmap(bitmap), Made::Summary(summary)]);
+    }
     inodes::chunk(plan, options.now, &made)
 }
 

@@ -204,7 +204,7 @@ impl<'a> Section<'a> {
     pub(super) fn bitmap(&self, used: &[Used]) -> Option<Bitmap> {
         let g = &self.volume.geometry;
         let per_block = extents_per_block(g).max(1);
-        let blocks = self.extents.div_ceil(per_block);
+        let blocks = self.covered.div_ceil(per_block);
         let file = self.file(self.bitmap, block_types(g).0, blocks, true)?;
         let there = file.mapped(blocks);
         let mut compare = Compare { section: self, file: &file, used, next: 0, per_block };
@@ -226,7 +226,7 @@ impl<'a> Section<'a> {
         };
         for n in 0..there {
             let first = n * per_block;
-            let bits = per_block.min(self.extents - first);
+            let bits = per_block.min(self.extents.saturating_sub(first));
             let Some(block) = file.block(n) else {
                 whole = false;
                 finish(run, &mut known, &mut compare);
@@ -260,8 +260,8 @@ impl<'a> Section<'a> {
     /// Compares the summary with the counters that the bitmap makes.
     pub(super) fn summary(&self, bitmap: Option<&Bitmap>) {
         let g = &self.volume.geometry;
-        let bitmap_blocks = self.extents.div_ceil(extents_per_block(g).max(1));
-        let levels = self.extents.checked_ilog2().map_or(0, |l| u64::from(l) + 1);
+        let bitmap_blocks = self.covered.div_ceil(extents_per_block(g).max(1));
+        let levels = self.covered.checked_ilog2().map_or(0, |l| u64::from(l) + 1);
         let per_block = u64::from(words_per_block(g)).max(1);
         let blocks = (levels * bitmap_blocks).div_ceil(per_block);
         let Some(file) = self.file(self.summary, block_types(g).1, blocks, false) else { return };

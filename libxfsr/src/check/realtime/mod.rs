@@ -4,11 +4,13 @@
 //! summary must hold.
 
 mod bitmap;
+mod groups;
 mod owners;
 
 pub(super) use owners::RtExtent;
 
 use super::Findings;
+use super::metadir::Files;
 use crate::error::{Corruption, Rule, Severity};
 use crate::format::btree::owner;
 use crate::format::realtime::extents_per_block;
@@ -24,6 +26,8 @@ struct Section<'a> {
     bitmap: Ino,
     summary: Ino,
     extents: u64,
+    /// Extents for which the files have room: all groups' are as long as those of a whole group.
+    covered: u64,
 }
 
 impl Section<'_> {
@@ -43,14 +47,17 @@ fn in_superblock(field: &'static str, rule: Rule) -> Box<Corruption> {
     Corruption::new("sb", field, rule).in_ag(AgNumber(0), None)
 }
 
-/// Checks the realtime section. `files` is what the files' data forks map of it.
-pub(super) fn check(volume: &Volume, mut files: Vec<RtExtent>, found: &Findings) {
+/// Checks the realtime section. `list` is what the files' data forks map of it, `files` the groups' metadata files.
+pub(super) fn check(volume: &Volume, files: &Files, mut list: Vec<RtExtent>, found: &Findings) {
     let g = &volume.geometry;
+    numbers(volume, found);
+    list.sort_unstable();
     if g.features.metadir() {
+        if g.rt_blocks > 0 {
+            groups::check(volume, files, &list, found);
+        }
         return;
     }
-    numbers(volume, found);
-    files.sort_unstable();
     let sb = &volume.superblock;
     let section = Section {
         volume,
@@ -59,24 +66,32 @@ pub(super) fn check(volume: &Volume, mut files: Vec<RtExtent>, found: &Findings)
         bitmap: Ino(sb.rbmino.get()),
         summary: Ino(sb.rsumino.get()),
         extents: g.rt_extents,
+        covered: g.rt_extents,
     };
-    section.exclusive(&files);
-    let used = owners::in_extents(&files, g.rt_extent_size.into());
+    section.exclusive(&list);
+    let used = owners::in_extents(&list, g.rt_extent_size.into());
     let bitmap = section.bitmap(&used);
     section.summary(bitmap.as_ref());
-    if volume.superblock_from == AgNumber(0)
-        && let Some(b) = bitmap
-        && sb.frextents.get() != b.free
-    {
+    if let Some(b) = bitmap {
+        counter(volume, b.free, found);
+    }
+}
+
+/// The superblock's count of free realtime extents.
+fn counter(volume: &Volume, free: u64, found: &Findings) {
+    let stored = volume.superblock.frextents.get();
+    if volume.superblock_from == AgNumber(0) && stored != free {
         let c = Corruption::new("fscounters", "frextents", Rule::Count).in_ag(AgNumber(0), None);
-        found.add(c.severity(Severity::CrossReference).found(sb.frextents).expected(b.free));
+        found.add(c.severity(Severity::CrossReference).found(stored).expected(free));
     }
 }
 
 /// Numbers in the superblock that the geometry takes as they are, and the device's length.
 fn numbers(volume: &Volume, found: &Findings) {
     let (g, sb) = (&volume.geometry, &volume.superblock);
-    let expected = g.rt_extents.div_ceil(extents_per_block(g).max(1));
+    // With groups each has a bitmap of this many blocks.
+    let covered = if g.rt_groups > 0 { g.rt_group_extents.into() } else { g.rt_extents };
+    let expected = if g.features.zoned() { 0 } else { covered.div_ceil(extents_per_block(g).max(1)) };
     if u64::from(sb.rbmblocks.get()) != expected {
         found.add(in_superblock("rbmblocks", Rule::Mismatch).found(sb.rbmblocks).expected(expected));
     }

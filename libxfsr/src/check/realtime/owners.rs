@@ -87,7 +87,7 @@ impl Section<'_> {
                 furthest = Some(*e);
             }
         }
-        if size > 1 {
+        if size > 1 && !shareable {
             self.whole_units(list, size);
         }
     }

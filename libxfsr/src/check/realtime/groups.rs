@@ -1,0 +1,212 @@
+//! Realtime groups: the realtime device's superblock, and for each group bitmap, summary, reverse mappings and reference counts.
+
+use super::owners::{RtExtent, in_extents};
+use super::{Section, in_superblock};
+use crate::btree::{self, Kind, kinds};
+use crate::cache::{BlockKey, OnDamage};
+use crate::check::Findings;
+use crate::check::metadir::Files;
+use crate::check::owners::{Observed, difference, normalise, shared_runs};
+use crate::error::{Corruption, ForkKind, Rule, Severity};
+use crate::format::btree::{REFCOUNT_COW, RefcountRec, RmapRec, owner};
+use crate::format::inode::{Format, MetaType};
+use crate::format::realtime::RT_SUPER;
+use crate::inode::Inode;
+use crate::inode::fork::{ForkStore, MetaTree};
+use crate::units::{Daddr, Ino};
+use crate::volume::Volume;
+
+/// Whether the superblock's numbers of the groups fit each other; what does not is told.
+fn numbers_fit(volume: &Volume, found: &Findings) -> bool {
+    let g = &volume.geometry;
+    let blocks = u64::from(g.rt_group_extents) * u64::from(g.rt_extent_size);
+    let mut fit = true;
+    let mut require = |ok: bool, field, value: u64, expected: u64| {
+        if !ok {
+            fit = false;
+            found.add(in_superblock(field, Rule::Mismatch).found(value).expected(expected));
+        }
+    };
+    require((1..1 << 31).contains(&blocks), "rgextents", g.rt_group_extents.into(), 1 << 20);
+    let log = blocks.checked_next_power_of_two().map_or(0, u64::trailing_zeros);
+    require(u32::from(g.rt_group_log) == log, "rgblklog", g.rt_group_log.into(), log.into());
+    let groups = g.rt_extents.div_ceil(u64::from(g.rt_group_extents).max(1));
+    require(u64::from(g.rt_groups) == groups, "rgcount", g.rt_groups.into(), groups);
+    fit
+}
+
+/// All records of a metadata btree; none where it cannot be read as a whole, which the pass over all inodes has told.
+fn records<K: Kind>(volume: &Volume, ino: Ino, tree: MetaTree) -> Option<Vec<K::Record>> {
+    let inode = Inode::read(volume, ino, OnDamage::Keep).ok().filter(|i| i.damage.is_none())?;
+    if inode.core.format(ForkKind::Data) != Some(Format::MetaBtree) {
+        return None;
+    }
+    let mut all = Vec::new();
+    let store = ForkStore::metadata(volume, ino, &inode.bytes, tree);
+    let report = btree::check::<K, _>(&store, &mut |_, _| {}, &mut |r| all.push(*r), &mut |_| {}).ok()?;
+    (!report.incomplete).then_some(all)
+}
+
+/// The superblock at the start of the realtime device.
+fn superblock(volume: &Volume, found: &Findings) {
+    let g = &volume.geometry;
+    let Some(rt) = volume.rt else {
+        return found.skip("rgsuper", "the realtime device was not given");
+    };
+    let key = BlockKey::one(rt, Daddr(g.rt_start << g.bb_shift()), g.block_size / 512);
+    match volume.cache.read(&key, &RT_SUPER, g, OnDamage::Keep) {
+        Ok(b) => {
+            if let Some(c) = b.damage() {
+                found.add(Box::new(c.clone()));
+            }
+        }
+        Err(e) => found.add_error(e, || Corruption::new("rgsuper", "block", Rule::Unreadable)),
+    }
+}
+
+/// Checks all groups. `list` is what files own, sorted.
+pub(super) fn check(volume: &Volume, files: &Files, list: &[RtExtent], found: &Findings) {
+    let g = &volume.geometry;
+    if !numbers_fit(volume, found) {
+        return found.skip("realtime groups", "their numbers in the superblock do not fit each other");
+    }
+    if g.features.zoned() {
+        return found.skip("realtime groups", "this version has no check of zoned devices");
+    }
+    superblock(volume, found);
+    let mut free = Some(0u64);
+    let mut rest = list;
+    for number in 0..g.rt_groups {
+        let first = u64::from(number) << g.rt_group_log;
+        let (own, others) = rest.split_at(rest.partition_point(|e| e.start >> g.rt_group_log <= u64::from(number)));
+        rest = others;
+        let mut owned: Vec<RtExtent> = own.iter().map(|e| RtExtent { start: e.start - first, ..*e }).collect();
+        if number == 0 {
+            owned.push(RtExtent { start: 0, count: g.rt_extent_size.into(), owner: owner::FS, offset: 0 });
+        }
+        let in_group = |kind| files.of_group(number, kind);
+        // Which of them are missing was told when the tree of them was walked.
+        let (Some(bitmap), Some(summary)) = (in_group(MetaType::RtBitmap), in_group(MetaType::RtSummary)) else {
+            free = None;
+            if files.is_empty() {
+                break;
+            }
+            continue;
+        };
+        let before = u64::from(number) * u64::from(g.rt_group_extents);
+        let section = Section {
+            volume,
+            found,
+            group: Some(number),
+            bitmap,
+            summary,
+            extents: g.rt_extents.saturating_sub(before).min(g.rt_group_extents.into()),
+            covered: g.rt_group_extents.into(),
+        };
+        let counts = in_group(MetaType::RtRefcount)
+            .and_then(|ino| Some((ino, records::<kinds::Refcount>(volume, ino, MetaTree::Refcount)?)));
+        if let Some((ino, counts)) = &counts {
+            section.reference_counts(*ino, counts, &mut owned);
+        }
+        owned.sort_unstable();
+        section.exclusive(&owned);
+        let used = in_extents(&owned, g.rt_extent_size.into());
+        let bits = section.bitmap(&used);
+        section.summary(bits.as_ref());
+        free = free.zip(bits).map(|(sum, b)| sum + b.free);
+        if let Some(ino) = in_group(MetaType::RtRmap)
+            && let Some(maps) = records::<kinds::Rmap>(volume, ino, MetaTree::Rmap)
+        {
+            section.reverse_mappings(ino, &maps, &owned);
+        }
+    }
+    if let Some(free) = free {
+        super::counter(volume, free, found);
+    }
+}
+
+impl Section<'_> {
+    fn record(&self, tree: &'static str, ino: Ino, rule: Rule) -> Box<Corruption> {
+        Corruption::new(tree, "recs", rule).in_inode(ino).severity(Severity::CrossReference)
+    }
+
+    fn inside(&self, tree: &'static str, ino: Ino, start: u32, count: u32) -> bool {
+        let blocks = self.extents.saturating_mul(self.volume.geometry.rt_extent_size.into());
+        let ok = count > 0 && u64::from(start) + u64::from(count) <= blocks;
+        if !ok {
+            let c = Corruption::new(tree, "recs", Rule::Range).in_inode(ino);
+            self.found.add(
+                c.found(format_args!("{count} blocks at {start}")).expected(format_args!("inside {blocks} blocks")),
+            );
+        }
+        ok
+    }
+
+    /// Compares the records with the sharing that is seen, and adds staging extents to what is owned.
+    fn reference_counts(&self, ino: Ino, stored: &[RefcountRec], owned: &mut Vec<RtExtent>) {
+        const TREE: &str = "rtrefcountbt";
+        let mut files: Vec<Observed> = owned.iter().filter(|e| self.is_file(e.owner)).filter_map(observed).collect();
+        files.sort_unstable_by_key(|o| o.start);
+        let expected = shared_runs(files.into_iter());
+        let mut runs: Vec<(u32, u32, u32)> = Vec::new();
+        for r in stored {
+            let (raw, count, refs) = (r.startblock.get(), r.blockcount.get(), r.refcount.get());
+            let (start, cow) = (raw & !REFCOUNT_COW, raw & REFCOUNT_COW != 0);
+            if !self.inside(TREE, ino, start, count) {
+                continue;
+            }
+            if if cow { refs != 1 } else { refs < 2 } {
+                let c = Corruption::new(TREE, "refcount", Rule::Range).in_inode(ino);
+                self.found.add(c.found(refs).expected(if cow { "1 for a staging extent" } else { "at least 2" }));
+            }
+            if cow {
+                owned.push(RtExtent { start: start.into(), count: count.into(), owner: owner::COW, offset: 0 });
+                continue;
+            }
+            match runs.last_mut() {
+                Some((s, n, d)) if *d == refs && s.checked_add(*n) == Some(start) => *n = n.saturating_add(count),
+                _ => runs.push((start, count, refs)),
+            }
+        }
+        let show = |r: &(u32, u32, u32)| format!("{} blocks at {} shared {} times", r.1, r.0, r.2);
+        let mut note = |r: &(u32, u32, u32), rule, text: &str| {
+            let c = self.record(TREE, ino, rule);
+            self.found.add(if rule == Rule::Extra {
+                c.found(show(r)).expected(text)
+            } else {
+                c.found(text).expected(show(r))
+            });
+        };
+        difference(&runs, &expected, &mut note, "another sharing seen by the forward scan", "no such record");
+    }
+
+    /// Compares the records with what the forward scan saw.
+    fn reverse_mappings(&self, ino: Ino, stored: &[RmapRec], owned: &[RtExtent]) {
+        const TREE: &str = "rtrmapbt";
+        for r in stored {
+            self.inside(TREE, ino, r.startblock.get(), r.blockcount.get());
+        }
+        type Tuple = (u32, u32, u64, u64);
+        let tuples = |list: Vec<Observed>| -> Vec<Tuple> {
+            normalise(list).into_iter().map(|o| (o.start, o.count, o.owner, o.offset)).collect()
+        };
+        let expected = tuples(owned.iter().filter_map(observed).collect());
+        let stored = tuples(stored.iter().map(Observed::from).collect());
+        let show = |r: &Tuple| format!("{} blocks at {} of {} (offset {:#x})", r.1, r.0, self.show(r.2), r.3);
+        let mut note = |r: &Tuple, rule, text: &str| {
+            let c = self.record(TREE, ino, rule);
+            self.found.add(if rule == Rule::Extra {
+                c.found(show(r)).expected(text)
+            } else {
+                c.found(text).expected(show(r))
+            });
+        };
+        difference(&stored, &expected, &mut note, "another owner seen by the forward scan", "no such record");
+    }
+}
+
+/// In the numbers of a group, which fit 32 bits.
+fn observed(e: &RtExtent) -> Option<Observed> {
+    let (start, count) = (u32::try_from(e.start).ok()?, u32::try_from(e.count).ok()?);
+    Some(Observed { start, count, owner: e.owner, offset: e.offset })
+}
