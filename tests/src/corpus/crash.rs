@@ -100,7 +100,8 @@ fn storm(recipe: &Recipe, root: &Path, shape: Shape) -> Result<()> {
         Ok(file.sync_all()?)
     };
     std::thread::scope(|scope| -> Result<()> {
-        let mut jobs: Vec<(&str, &(dyn Fn(u64) -> Result<()> + Sync))> = vec![
+        type Job<'a> = (&'a str, &'a (dyn Fn(u64) -> Result<()> + Sync));
+        let mut jobs: Vec<Job<'_>> = vec![
             ("extents", &extents),
             ("names", &names),
             ("first to move", &move_first),
@@ -162,7 +163,7 @@ fn rename(dir: &Path, i: u64) -> Result<()> {
     for value in [vec![1; 3000], vec![2; 5000]] {
         rustix::fs::setxattr(&other, "user.value", &value, XattrFlags::empty())?;
     }
-    if i % 2 == 0 {
+    if i.is_multiple_of(2) {
         fs::remove_file(dir.join(format!("link-{i}")))?;
         fs::remove_file(&other)?;
     }
