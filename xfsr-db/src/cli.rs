@@ -44,9 +44,15 @@ struct Arguments {
     /// Expert mode.
     #[arg(short = 'x')]
     expert: bool,
-    /// Goes on where the superblock is damaged.
+    /// Looks at a mounted filesystem only where it is mounted read-only.
     #[arg(short = 'i')]
-    ignore: bool,
+    consistent: bool,
+    /// Goes on where the superblock is no superblock.
+    #[arg(short = 'F')]
+    force: bool,
+    /// Name to put before errors.
+    #[arg(short = 'p', value_name = "PROGNAME", default_value = "xfsr-db")]
+    program: String,
     /// Shows the version.
     #[arg(short = 'V')]
     version: bool,
@@ -75,8 +81,8 @@ pub(crate) fn main() -> ExitCode {
     if arguments.expert {
         return fail("-x is refused: writing is not available yet");
     }
-    if arguments.ignore {
-        return fail("-i is refused: a damaged primary superblock is replaced by a copy without asking");
+    if arguments.force {
+        return fail("-F is refused: without any usable superblock nothing can be found");
     }
     let Some(data) = arguments.device else { return fail("no device") };
     if arguments.file && !data.is_file() {
@@ -88,12 +94,16 @@ pub(crate) fn main() -> ExitCode {
         Err(e) => return fail(&e.to_string()),
     };
     if let Some(m) = volume.mounted() {
+        let read_only = rustix::fs::statvfs(m).is_ok_and(|v| v.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+        if arguments.consistent && !read_only {
+            return fail("-i: mounted, and not read-only");
+        }
         eprintln!("xfsr-db: mounted on {}: the view may be inconsistent", escape(m.as_os_str().as_encoded_bytes()));
     }
     if volume.superblock_from.0 != 0 {
         eprintln!("xfsr-db: the primary superblock is unusable; using that of AG {}", volume.superblock_from);
     }
-    let mut session = Session::new(volume, data, Out::standard());
+    let mut session = Session::new(volume, data, Out::standard(&arguments.program));
     let mut failed = false;
     let mut run = |line: &str| {
         let flow = session.run(line).unwrap_or_else(|e| {

@@ -1,6 +1,8 @@
 //! Looks inside an XFS filesystem.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod blows;
 mod cli;
 mod commands;
 mod field;

@@ -105,8 +105,8 @@ pub(crate) struct Location {
     pub(crate) bytes: Vec<u8>,
     /// The current inode.
     pub(crate) ino: Option<Ino>,
-    /// Whether that is a directory and this position was reached through it.
-    pub(crate) dir: bool,
+    /// The last directory that was the current inode.
+    pub(crate) dir: Option<Ino>,
 }
 
 impl Location {

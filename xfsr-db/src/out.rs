@@ -9,6 +9,8 @@ pub(crate) struct Out {
     out: RefCell<Box<dyn Write>>,
     err: RefCell<Box<dyn Write>>,
     broken: Cell<bool>,
+    /// What stands before each complaint.
+    name: String,
 }
 
 impl std::fmt::Debug for Out {
@@ -18,13 +20,18 @@ impl std::fmt::Debug for Out {
 }
 
 impl Out {
-    pub(crate) fn new(out: Box<dyn Write>, err: Box<dyn Write>) -> Self {
-        Self { out: RefCell::new(out), err: RefCell::new(err), broken: Cell::new(false) }
+    pub(crate) fn new(name: &str, out: Box<dyn Write>, err: Box<dyn Write>) -> Self {
+        Self {
+            out: RefCell::new(out),
+            err: RefCell::new(err),
+            broken: Cell::new(false),
+            name: libxfsr::text::escape(name.as_bytes()).to_string(),
+        }
     }
 
     /// This process's own.
-    pub(crate) fn standard() -> Self {
-        Self::new(Box::new(BufWriter::with_capacity(1 << 16, std::io::stdout())), Box::new(std::io::stderr()))
+    pub(crate) fn standard(name: &str) -> Self {
+        Self::new(name, Box::new(BufWriter::with_capacity(1 << 16, std::io::stdout())), Box::new(std::io::stderr()))
     }
 
     fn note<T>(&self, r: std::io::Result<T>) {
@@ -45,7 +52,7 @@ impl Out {
     /// A line for standard error, behind what was written so far.
     pub(crate) fn complain(&self, text: Arguments<'_>) {
         self.flush();
-        let _ = writeln!(self.err.borrow_mut(), "xfsr-db: {text}");
+        let _ = writeln!(self.err.borrow_mut(), "{}: {text}", self.name);
     }
     pub(crate) fn flush(&self) {
         self.note(self.out.borrow_mut().flush());

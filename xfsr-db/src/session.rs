@@ -195,9 +195,8 @@ impl Session {
 
     /// Makes a position the current one.
     pub(crate) fn go(&mut self, mut to: Location) {
-        if to.ino.is_none() {
-            to.ino = self.current.as_ref().and_then(|l| l.ino);
-        }
+        to.ino = to.ino.or_else(|| self.current.as_ref()?.ino);
+        to.dir = to.dir.or_else(|| self.current.as_ref()?.dir);
         self.ring.add(&to);
         self.current = Some(to);
     }

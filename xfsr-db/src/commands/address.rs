@@ -25,7 +25,7 @@ pub(crate) fn current_ag(s: &Session) -> AgNumber {
 fn read(s: &Session, kind: Type, daddr: Daddr, sectors: u32) -> Result<Location, String> {
     let mut bytes = vec![0; sectors as usize * 512];
     s.volume.data_target().read_at(&mut bytes, daddr.bytes()).map_err(text)?;
-    Ok(Location { kind, daddr, sectors, offset: 0, bytes, ino: None, dir: false })
+    Ok(Location { kind, daddr, sectors, offset: 0, bytes, ino: None, dir: None })
 }
 
 pub(crate) fn header(s: &mut Session, a: &[String], n: u32) -> Outcome {
@@ -59,7 +59,7 @@ pub(crate) fn at_inode(s: &Session, ino: Ino) -> Result<Location, String> {
         daddr: g.agbno_to_daddr(ag, first),
         sectors: align << g.bb_shift(),
         offset,
-        dir: inode.core.is_dir(),
+        dir: inode.core.is_dir().then_some(ino),
         bytes: inode.bytes,
         ino: Some(ino),
     })
@@ -178,7 +178,7 @@ fn at_file_block(s: &Session, at: FileBlock, kind: ForkKind) -> Result<Location,
         offset: 0,
         bytes: Vec::new(),
         ino: Some(inode.ino),
-        dir: inode.core.is_dir(),
+        dir: inode.core.is_dir().then_some(inode.ino),
     };
     for (daddr, sectors) in pieces {
         let mut part = vec![0; sectors as usize * 512];
@@ -210,7 +210,7 @@ fn show(l: &Location, s: &Session) {
     let plural = if l.sectors == 1 { "" } else { "s" };
     say!(s, "\tbuffer block {} (fsbno {fsb}), {} bb{plural}", l.daddr, l.sectors);
     let ino = |i: Option<Ino>| i.map_or(-1, |i| i.0.cast_signed());
-    say!(s, "\tinode {}, dir inode {}, type {}", ino(l.ino), ino(l.ino.filter(|_| l.dir)), l.kind.name());
+    say!(s, "\tinode {}, dir inode {}, type {}", ino(l.ino), ino(l.dir), l.kind.name());
 }
 
 pub(crate) fn addr(s: &mut Session, a: &[String]) -> Outcome {
@@ -255,8 +255,8 @@ pub(crate) fn kind(s: &mut Session, a: &[String]) -> Outcome {
             Some(l) => say!(s, "current type is \"{}\"", l.kind.name()),
             None => say!(s, "no current type"),
         }
-        let names: Vec<&str> = TYPES.iter().map(|t| t.0).collect();
-        say!(s, "\n supported types are:\n {}", names.join(", "));
+        let rows = TYPES.chunks(8).map(|row| row.iter().map(|t| t.0).collect::<Vec<_>>().join(", "));
+        say!(s, "\n supported types are:\n {}", rows.collect::<Vec<_>>().join(", \n "));
         return Ok(());
     };
     let kind = Type::parse(name).ok_or_else(|| format!("no such type {}", libxfsr::text::escape(name.as_bytes())))?;

@@ -2,7 +2,7 @@
 
 use super::address::at_inode;
 use crate::out::say;
-use crate::session::{Outcome, Session};
+use crate::session::{Outcome, Session, number};
 use libxfsr::cache::OnDamage;
 use libxfsr::dir::{self, resolve};
 use libxfsr::error::ForkKind;
@@ -17,7 +17,8 @@ fn text(e: libxfsr::Error) -> String {
 
 /// The inode at a path: relative to the current inode where that is a directory, else to the root.
 pub(crate) fn find(s: &Session, path: &str) -> Result<Ino, String> {
-    let from = s.current.as_ref().filter(|l| l.dir).and_then(|l| l.ino).unwrap_or(s.volume.geometry.root_ino);
+    let here = s.current.as_ref().and_then(|l| l.ino.filter(|i| l.dir == Some(*i)));
+    let from = here.unwrap_or(s.volume.geometry.root_ino);
     resolve(&s.volume, from, path.as_bytes()).map_err(text)
 }
 
@@ -96,9 +97,6 @@ pub(crate) fn ls(s: &mut Session, a: &[String]) -> Outcome {
         if let Err(e) = find(s, p).and_then(&one) {
             failed.push(e);
         }
-        if !numbers {
-            say!(s, "");
-        }
     }
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\nxfsr-db: ")) }
 }
@@ -169,20 +167,39 @@ pub(crate) fn stat(s: &mut Session, a: &[String]) -> Outcome {
     Ok(())
 }
 
+/// `bmap [-ad] [block [len]]`.
 pub(crate) fn bmap(s: &mut Session, a: &[String]) -> Outcome {
-    let forks: &[ForkKind] = match a.first().map(String::as_str) {
-        None => &[ForkKind::Data, ForkKind::Attr],
-        Some("-d") => &[ForkKind::Data],
-        Some("-a") => &[ForkKind::Attr],
-        Some(o) => return Err(format!("bad option for bmap: {}", escape(o.as_bytes()))),
+    let mut forks = Vec::new();
+    let mut range = Vec::new();
+    for o in a {
+        match o.as_str() {
+            "-d" => forks.push(ForkKind::Data),
+            "-a" => forks.push(ForkKind::Attr),
+            o if o.starts_with('-') => return Err(format!("bad option for bmap: {}", escape(o.as_bytes()))),
+            n => range.push(number(n)?),
+        }
+    }
+    if forks.is_empty() {
+        forks = vec![ForkKind::Data, ForkKind::Attr];
+    }
+    let (from, to) = match range[..] {
+        [] => (0, u64::MAX),
+        [block] => (block, block.saturating_add(1)),
+        [block, length] => (block, block.saturating_add(length)),
+        _ => return Err("bmap [-ad] [block [len]]".into()),
     };
     let inode = s.current_inode()?;
     for fork in forks {
-        let name = if *fork == ForkKind::Data { "data" } else { "attr" };
-        for e in inode.extents(&s.volume, *fork).map_err(text)? {
-            let (ag, b) = s.volume.geometry.split(FsBlock(e.start));
+        let name = if fork == ForkKind::Data { "data" } else { "attr" };
+        for e in inode.extents(&s.volume, fork).map_err(text)? {
+            let (first, end) = (e.offset.max(from), e.offset.saturating_add(e.count).min(to));
+            if first >= end {
+                continue;
+            }
+            let start = e.start.saturating_add(first - e.offset);
+            let (ag, b) = s.volume.geometry.split(FsBlock(start));
             let flag = u8::from(e.unwritten);
-            say!(s, "{name} offset {} startblock {} ({ag}/{b}) count {} flag {flag}", e.offset, e.start, e.count);
+            say!(s, "{name} offset {first} startblock {start} ({ag}/{b}) count {} flag {flag}", end - first);
         }
     }
     Ok(())

@@ -66,7 +66,9 @@ pub(crate) fn crc(s: &mut Session, a: &[String]) -> Outcome {
     let at = here.kind.crc_offset(&here.bytes);
     let at = at.ok_or_else(|| format!("current type ({}) is not a structure", here.kind.name()))?;
     say!(s, "Verifying CRC:");
-    say!(s, "crc = {}", field::crc(here.kind.part(&here.bytes), at).text);
+    let lines = fields::lines(&s.volume, here.kind, &here.bytes);
+    let path = lines.and_then(|l| l.0.into_iter().map(|l| l.path).find(|p| p.ends_with("crc")));
+    say!(s, "{} = {}", path.as_deref().unwrap_or("crc"), field::crc(here.kind.part(&here.bytes), at).text);
     Ok(())
 }
 

@@ -117,9 +117,15 @@ pub(super) fn inode(out: &mut Lines, volume: &Volume, bytes: &[u8]) {
     }
 }
 
-fn extents(out: &mut Lines, prefix: &str, fork: &[u8], count: u64) {
+fn extents(out: &mut Lines, prefix: &str, fork: &[u8], count: u64, kind: Type) {
     let n = usize::try_from(count).unwrap_or(usize::MAX);
-    match rows(fork, 0, 16, n, &EXTENT) {
+    let mut found = rows(fork, 0, 16, n, &EXTENT);
+    for cell in found.iter_mut().flatten() {
+        if let Link::FsBlock(_, to) = &mut cell.link {
+            *to = kind;
+        }
+    }
+    match found {
         r if r.is_empty() => out.empty(prefix),
         r => out.rows(&format!("{prefix}.bmx"), 0, EXTENT.0, r),
     }
@@ -132,7 +138,14 @@ fn data_fork(out: &mut Lines, volume: &Volume, core: &Dinode, fork: &[u8]) {
         Some(Format::Dev) => out.table("u3.", fork, &[("dev", 0, Show::Hex(4))]),
         Some(Format::Local) if core.is_dir() => short_directory(out, volume, local),
         Some(Format::Local) if core.is_symlink() => out.one("u3.symlink", chars(local)),
-        Some(Format::Extents) => extents(out, "u3", fork, core.extents(ForkKind::Data)),
+        Some(Format::Extents) => {
+            let kind = match () {
+                () if core.is_dir() => Type::Dir3,
+                () if core.is_symlink() => Type::Symlink,
+                () => Type::Data,
+            };
+            extents(out, "u3", fork, core.extents(ForkKind::Data), kind);
+        }
         Some(Format::Btree) => root(out, "u3.bmbt.", fork, Type::Bmapbtd),
         _ => out.empty("u3"),
     }
@@ -177,7 +190,7 @@ fn attr_fork(out: &mut Lines, core: &Dinode, fork: &[u8]) {
                 }
             }
         }
-        Some(Format::Extents) => extents(out, "a", fork, core.extents(ForkKind::Attr)),
+        Some(Format::Extents) => extents(out, "a", fork, core.extents(ForkKind::Attr), Type::Attr3),
         Some(Format::Btree) => root(out, "a.bmbt.", fork, Type::Bmapbta),
         _ => out.empty("a"),
     }
