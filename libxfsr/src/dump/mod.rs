@@ -189,7 +189,7 @@ mod tests {
         let mut dump = Vec::new();
         let mut chunks: Vec<&[Daddr]> = daddrs.chunks(63).collect();
         // An index that is not full ends the dump, so a full last one is followed by an empty one.
-        if blocks % 63 == 0 {
+        if blocks.is_multiple_of(63) {
             chunks.push(&[]);
         }
         for chunk in chunks {
