@@ -68,6 +68,10 @@ pub(super) fn check(volume: &Volume, found: &Findings) {
 }
 
 fn secondary(volume: &Volume, ag: AgNumber, sb: &Superblock, found: &Findings) {
+    if sb.rblocks.get() == 0 && sb.frextents.get() != 0 {
+        let c = Corruption::new("sb", "frextents", Rule::Range).in_ag(ag, None);
+        found.add(c.found(sb.frextents).expected("0 without a realtime section"));
+    }
     let (mut ours, theirs) = (without_counters(sb), without_counters(&volume.superblock));
     // mkfs writes most copies before it has these inodes, and the kernel never fills them in.
     for (a, b) in [

@@ -274,7 +274,7 @@ fn verify_space(
     for f in &h.freemap {
         let (base, size) = (usize::from(f.base.get()), usize::from(f.size.get()));
         let end = base + size;
-        if !base.is_multiple_of(4) || end > block {
+        if !base.is_multiple_of(4) || !size.is_multiple_of(4) || end > block {
             return Err(bad("freemap", Rule::Range)
                 .found(format_args!("{size} bytes at {base}"))
                 .expected(format_args!("aligned to 4, inside {block} bytes")));
