@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use xfsr_tests::oracle::{self, Mount};
 
-/// How an image is made. Change [`VERSION`] when any of it changes.
+/// How an image is made. Change `VERSION` when any of it changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Image {
     /// So many inodes, 500 to a directory.
