@@ -4,6 +4,7 @@ use super::Findings;
 use super::ag::AgState;
 use super::inodes::{Flag, Table};
 use crate::error::{Corruption, Rule, Severity};
+use crate::format::dir::FileType;
 use crate::format::inode::Dinode;
 use crate::units::{AgIno, Ino, NULL_AGINO};
 use crate::volume::Volume;
@@ -82,14 +83,16 @@ pub(super) fn check(volume: &Volume, table: &Table<'_>, found: &Findings) {
             ),
         }
     }
+    let roots = super::directory::roots(volume);
     for (ino, slot) in table.used() {
         if table.kind(slot).is_none() {
             continue;
         }
         let (stored, seen) = (table.nlink(slot), table.links(slot));
         let bad = |field, rule| Corruption::new("nlinks", field, rule).in_inode(ino);
-        // A directory that nothing leads to still has its own dot.
-        let lost = seen == 0;
+        // A directory that nothing leads to still has its own dot, and the `..` of those below it.
+        let directory = table.kind(slot) == Some(FileType::Directory);
+        let lost = if directory { table.above(slot).is_none() && !roots.contains(&ino) } else { seen == 0 };
         if lost && !table.is(slot, Flag::Orphan) {
             found.add(bad("inode", Rule::Unreachable).found("no directory entry leads to it"));
         } else if seen != stored && !(table.is(slot, Flag::Orphan) && stored == 0) {

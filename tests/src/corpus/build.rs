@@ -44,7 +44,7 @@ pub(super) fn build(recipe: &Recipe, files: &Files) -> Result<()> {
             entries
         }
         End::Orphans => {
-            super::crash::orphan(recipe, &devices, aside.path())?;
+            super::orphan::orphan(recipe, &devices, aside.path())?;
             walk(&devices, "ro,norecovery")?
         }
         End::Clean => walk(&devices, "ro")?,

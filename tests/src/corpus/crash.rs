@@ -1,4 +1,4 @@
-//! How an image comes to a dirty log, and to what an interrupted kernel leaves behind.
+//! How an image comes to a dirty log.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
@@ -9,11 +9,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::{FallocateFlags, XattrFlags};
 
-use super::build::{Superblock, shape};
 use super::fill::{Filler, Part, Shape};
 use super::recipes::{EXCHANGE, Recipe};
-use crate::copy_sparse;
-use crate::oracle::{self, Devices, Mount};
+use crate::oracle;
 
 /// A burst of every kind of change on a mounted filesystem, and in the middle of it the filesystem goes down.
 pub fn crash(recipe: &Recipe, root: &Path, shape: Shape) -> Result<()> {
@@ -209,59 +207,5 @@ fn exchange(dir: &Path, block: u64, i: u64) -> Result<()> {
     };
     let (first, second) = (make(format!("exchange-{}", i % 2), 0)?, make(format!("exchanged-{}", i % 2), 1)?);
     libxfsr::kernel::exchange_range((&first, 0), (&second, 0), length)?;
-    Ok(())
-}
-
-/// Leaves inodes on the unlinked lists of an image with a clean log: a frozen filesystem is copied while files without names
-/// are open, and the copy gets a new log.
-pub(super) fn orphan(recipe: &Recipe, devices: &Devices, aside: &Path) -> Result<()> {
-    ensure!(recipe.log == 0, "orphans are made with an internal log only");
-    let mount = Mount::new(devices, recipe.mount)?;
-    let mut open = Vec::new();
-    for i in 0..150 {
-        let path = mount.path().join(format!("unlinked-{i}"));
-        let file = File::create_new(&path)?;
-        file.write_all_at(&vec![7; 300 * i], 0)?;
-        open.push(file);
-        fs::remove_file(&path)?;
-    }
-    if recipe.parts.contains(&super::Part::Reflink) {
-        Filler::new(mount.path(), shape(recipe, &devices.data)?).stage_copies()?;
-    }
-    rustix::fs::syncfs(File::open(mount.path())?)?;
-    oracle::xfs_io(mount.path(), &["freeze"])?;
-    let frozen = aside.join("frozen");
-    let copied = copy_sparse(&devices.data, &frozen);
-    oracle::xfs_io(mount.path(), &["thaw"])?;
-    drop(open);
-    mount.unmount()?;
-    copied?;
-    zero_log(&frozen)?;
-    // Above every cycle that the filling can have used.
-    oracle::xfs_db_write(&frozen, &["logformat -c 1000"])?;
-    // The counters in a superblock are brought up to date by a clean unmount only.
-    for _ in 0..2 {
-        let verdict = oracle::xfs_repair_n(&frozen, &[])?;
-        for line in verdict.output.lines().filter(|l| l.starts_with("sb_")) {
-            let mut words = line[3..].split([' ', ',']).filter(|w| !w.is_empty());
-            if let (Some(field), Some(_), Some("counted"), Some(counted)) =
-                (words.next(), words.next(), words.next(), words.next())
-            {
-                oracle::xfs_db_write(&frozen, &["sb 0", &format!("write {field} {counted}")])?;
-            }
-        }
-    }
-    fs::rename(&frozen, &devices.data).context("the frozen copy")?;
-    Ok(())
-}
-
-fn zero_log(image: &Path) -> Result<()> {
-    let sb = Superblock::read(image)?;
-    let (block, start, blocks) = (u64::from(sb.u32(4)), sb.u64(48), u64::from(sb.u32(96)));
-    let (ag_blocks, aglog) = (u64::from(sb.u32(84)), sb.bytes[124]);
-    let linear = (start >> aglog) * ag_blocks + (start & ((1 << aglog) - 1));
-    let file = OpenOptions::new().write(true).open(image)?;
-    let punch = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
-    rustix::fs::fallocate(&file, punch, linear * block, blocks * block)?;
     Ok(())
 }

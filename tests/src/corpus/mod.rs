@@ -11,6 +11,7 @@ pub mod crash;
 pub mod fill;
 pub mod forms;
 pub mod manifest;
+mod orphan;
 mod recipes;
 
 use std::path::{Path, PathBuf};
@@ -67,8 +68,10 @@ impl Recipe {
         let mut sum = sha2::Sha256::new();
         sum.update(format!("{VERSION} {self:?}"));
         fill::SOURCES.iter().for_each(|s| sum.update(s));
-        if self.end != End::Clean {
-            sum.update(include_str!("crash.rs"));
+        match self.end {
+            End::Clean => {}
+            End::Dirty => sum.update(include_str!("crash.rs")),
+            End::Orphans => sum.update(include_str!("orphan.rs")),
         }
         manifest::hex(&sum.finalize()[..6])
     }

@@ -112,6 +112,10 @@ impl<'a> Dir<'a> {
 
     fn parent(&mut self, parent: Ino) {
         self.dotdot = true;
+        // Removed while it was open: its parent no longer counts it, and may itself be gone.
+        if self.pass.table.is(self.slot, Flag::Orphan) {
+            return;
+        }
         if let Some(p) = self.parents.index(self.ino).and_then(|i| self.parents.dotdot.get(i)) {
             p.store(parent.0, Ordering::Relaxed);
         }
@@ -206,6 +210,15 @@ impl<'a> Dir<'a> {
     }
 }
 
+/// Directories that no entry needs to lead to.
+pub(super) fn roots(volume: &Volume) -> Vec<Ino> {
+    let mut roots = vec![volume.geometry.root_ino];
+    if volume.geometry.features.metadir() {
+        roots.push(Ino(volume.superblock.metadirino.get()));
+    }
+    roots
+}
+
 impl Pass<'_> {
     /// Examines all directories and returns the number of entries.
     pub(super) fn run(&self) -> Result<u64> {
@@ -282,17 +295,10 @@ impl Pass<'_> {
         dir.entries
     }
 
-    fn roots(&self) -> Vec<Ino> {
-        let mut roots = vec![self.volume.geometry.root_ino];
-        if self.volume.geometry.features.metadir() {
-            roots.push(Ino(self.volume.superblock.metadirino.get()));
-        }
-        roots
-    }
-
-    /// Compares `..` with the entries, and finds rings of directories that hang together apart from the tree.
+    /// Compares `..` with the entries, and finds rings of directories that hang together apart from the tree. Those that no entry
+    /// leads to are told with the link counts.
     fn reachable(&self, parents: &Parents) {
-        let roots = self.roots();
+        let roots = roots(self.volume);
         for root in &roots {
             if parents.index(*root).is_none() {
                 let c = Corruption::new("directory", "root", Rule::Missing).in_inode(*root);
