@@ -137,6 +137,9 @@ fn primary(volume: &Volume, sb: &Superblock, found: &Findings) {
     if width.checked_rem(unit).unwrap_or(width) != 0 || (unit != 0 && width == 0) {
         bad("width", &width, "a multiple of the stripe unit");
     }
+    if !g.is_usual_inode_align() {
+        bad("inoalignmt", &sb.inoalignmt, "the blocks of an inode cluster");
+    }
     if sb.flags > 1 {
         bad("flags", &sb.flags, "0 or 1");
     }

@@ -196,9 +196,10 @@ fn verify_agfl(bytes: &[u8], at: &Context<'_>) -> Verdict {
     check_uuid(N, &agfl.uuid, at)?;
     let agno = agno_of(at);
     range(N, "seqno", at, agfl.seqno.get(), agno.0, agno.0)?;
+    // Slots that are not in use may keep what they held before a short last AG was cut off; the others are looked at with the AGF.
     for s in agfl_slots(bytes) {
         let v = s.get();
-        if v != NULL_AGBLOCK && v >= at.geometry.ag_blocks(agno) {
+        if v != NULL_AGBLOCK && v >= at.geometry.agblocks {
             return Err(Corruption::new(N, "bno", Rule::Range).at_daddr(at.daddr).found(v));
         }
     }
@@ -238,7 +239,7 @@ pub static AGFL: BlockType = BlockType {
 
 #[cfg(test)]
 mod tests {
-    use super::{AGF, AGFL, AGI, Agi};
+    use super::{AGF, AGFL, AGI, Agfl, Agi};
     use crate::format::Context;
     use crate::geometry::test_geometry;
     use crate::units::{AgNumber, Lsn};
@@ -286,6 +287,26 @@ mod tests {
         for (want, change) in cases {
             assert_eq!(agi(change).as_deref(), Some(want));
         }
+    }
+
+    #[test]
+    fn slots_of_the_free_list_may_hold_blocks_that_a_short_last_ag_has_lost() {
+        let mut g = test_geometry();
+        g.blocks -= 10_000;
+        let last = AgNumber(g.ag_count - 1);
+        assert_eq!(g.ag_blocks(last), 9_200);
+        let verify = |block: u32| {
+            let mut b = vec![0xff; 512];
+            let h = Agfl::mut_from_prefix(&mut b).expect("long enough").0;
+            h.magicnum.set(super::AGFL_MAGIC);
+            h.seqno.set(last.0);
+            h.uuid = g.meta_uuid;
+            b[100..104].copy_from_slice(&block.to_be_bytes());
+            (AGFL.seal)(&mut b, Lsn(0));
+            (AGFL.verify)(&b, &Context { geometry: &g, daddr: g.header_daddr(last, 3) }).err().map(|c| c.code())
+        };
+        assert_eq!((verify(9_199), verify(19_199)), (None, None));
+        assert_eq!(verify(19_200).as_deref(), Some("agfl.bno.range"));
     }
 
     proptest! {

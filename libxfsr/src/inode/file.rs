@@ -123,7 +123,7 @@ fn read_extent(volume: &Volume, inode: &Inode, e: &Extent, skip: u64, buf: &mut 
         if !g.is_valid_rt_extent(RtBlock(e.start), e.count) {
             return Err(outside().into());
         }
-        return volume.cache.target(rt)?.read_at(buf, g.rt_block_offset(RtBlock(e.start)) + skip);
+        return volume.cache.target(rt)?.read_at(buf, g.rt_block_offset(RtBlock(e.start)).saturating_add(skip));
     }
     match g.fsblock_to_daddr(FsBlock(e.start)) {
         Some(d) if g.is_valid_extent(FsBlock(e.start), e.count) => volume.data_target().read_at(buf, d.bytes() + skip),

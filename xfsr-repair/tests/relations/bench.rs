@@ -39,12 +39,17 @@ impl Bench {
 
     /// A new filesystem that `fill` puts something into.
     pub(crate) fn filled(fill: impl FnOnce(&Path)) -> Option<Self> {
+        Self::made(&[], fill)
+    }
+
+    /// The same, with options of mkfs.xfs.
+    pub(crate) fn made(options: &[&str], fill: impl FnOnce(&Path)) -> Option<Self> {
         oracle::require(oracle::MOUNT)?;
         let directory = tempfile::tempdir().unwrap();
         let image = directory.path().join("image");
         std::fs::File::create(&image).unwrap().set_len(300 << 20).unwrap();
         let devices = Devices::from(&image);
-        oracle::mkfs_xfs(&[], &devices).unwrap();
+        oracle::mkfs_xfs(options, &devices).unwrap();
         let mount = Mount::new(&devices, "").unwrap();
         fill(mount.path());
         mount.unmount().unwrap();

@@ -3,6 +3,8 @@
 
 mod bench;
 mod links;
+mod numbers;
+mod old_kernels;
 mod parents;
 mod quota;
 

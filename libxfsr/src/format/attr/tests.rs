@@ -113,6 +113,10 @@ fn remote_values_are_checked() {
         (ATTR_REMOTE.seal)(&mut bad, Lsn(9));
         assert_eq!(code(&g, &bad).as_deref(), Some(want));
     }
+    // Kernels before 4.3 stamped the LSN of a transaction.
+    put(&mut b, 48, U64::new(0x1_0000_0020));
+    crate::format::seal_checksum(&mut b, 12);
+    assert_eq!(code(&g, &b), None);
 }
 
 #[test]

@@ -1,9 +1,8 @@
-//! The filesystem's numbers, checked once, and the only place that converts between units.
+//! The filesystem's numbers, checked once (`verify`), and the only place that converts between units.
 
-use crate::error::{Corruption, Rule};
-use crate::format::btree::{ALLOC, BMBT, INO, Layout, REFCOUNT, RMAP};
-use crate::format::features::{Features, Incompat, LogIncompat, RoCompat, Version};
-use crate::format::superblock::{self, Superblock};
+mod verify;
+
+use crate::format::features::{Features, LogIncompat, RoCompat, Version};
 use crate::units::{AgBlock, AgIno, AgNumber, BASIC_BLOCK, Daddr, FsBlock, Ino, RtBlock};
 
 /// Fewest blocks of an AG, also of the last (observed: the kernel mounts 64 and refuses 60).
@@ -101,262 +100,7 @@ pub struct Geometry {
     pub max_levels: MaxLevels,
 }
 
-fn bad(
-    field: &'static str,
-    rule: Rule,
-    found: impl std::fmt::Display,
-    expected: impl std::fmt::Display,
-) -> Box<Corruption> {
-    Corruption::new("sb", field, rule).in_ag(AgNumber(0), None).found(found).expected(expected)
-}
-
-fn require(
-    ok: bool,
-    field: &'static str,
-    found: impl std::fmt::Display,
-    expected: &str,
-) -> Result<(), Box<Corruption>> {
-    if ok { Ok(()) } else { Err(bad(field, Rule::Range, found, expected)) }
-}
-
-fn height(layout: &Layout, block: usize, records: u64) -> u8 {
-    let leaf = (layout.leaf_max(block) / 2).max(1) as u64;
-    let node = (layout.node_max(block) / 2).max(2) as u64;
-    let mut blocks = records.div_ceil(leaf);
-    let mut levels = 1;
-    while blocks > 1 && levels < 15 {
-        blocks = blocks.div_ceil(node);
-        levels += 1;
-    }
-    levels
-}
-
-/// Of a tree whose blocks fill that space: a root may have as few as two children.
-fn height_of_space(layout: &Layout, block: usize, leaves: u64) -> u8 {
-    let fan = (layout.node_max(block) / 2).max(2) as u64;
-    let (mut node_blocks, mut left, mut levels) = (2, leaves.saturating_sub(1), 1);
-    while node_blocks < left && levels < 15 {
-        left -= node_blocks;
-        node_blocks = node_blocks.saturating_mul(fan);
-        levels += 1;
-    }
-    levels
-}
-
 impl Geometry {
-    /// From a superblock whose checksum was, or was not, right: every number is checked here, none is trusted.
-    ///
-    /// # Errors
-    /// The first field that is out of range. A v4 superblock is refused with a sentence that says so; so are incompatible
-    /// features that this library does not know.
-    pub fn new(sb: &Superblock) -> crate::Result<Self> {
-        if sb.magicnum.get() != superblock::MAGIC {
-            return Err(bad("magicnum", Rule::Magic, format_args!("{:#x}", sb.magicnum), "0x58465342 (XFSB)").into());
-        }
-        if sb.version() == 4 {
-            return Err(crate::Error::unsupported(
-                "this is an XFS v4 filesystem, which has no checksums; only v5 is supported (Linux drops v4 in 2030: copy the files to a new filesystem)",
-            ));
-        }
-        if sb.version() != 5 {
-            return Err(bad("versionnum", Rule::Range, sb.version(), "5").into());
-        }
-        let features = sb.features();
-        let unknown = features.incompat.difference(Incompat::all()).bits();
-        if unknown != 0 {
-            return Err(crate::Error::unsupported(format!(
-                "unknown incompatible feature bits {unknown:#x}: a newer version of this program is needed"
-            )));
-        }
-        Self::checked(sb, features).map_err(crate::Error::from)
-    }
-
-    fn checked(sb: &Superblock, features: Features) -> Result<Self, Box<Corruption>> {
-        let bl = sb.blocklog;
-        require((9..=16).contains(&bl), "blocklog", bl, "9 to 16")?;
-        let block_size = sb.blocksize.get();
-        require(block_size == 1 << bl && block_size >= 1024, "blocksize", block_size, "2^blocklog, 1024 to 65536")?;
-        let sl = sb.sectlog;
-        require((9..=15).contains(&sl), "sectlog", sl, "9 to 15")?;
-        let sector_size = u32::from(sb.sectsize.get());
-        require(
-            sector_size == 1 << sl && sector_size <= block_size,
-            "sectsize",
-            sector_size,
-            "2^sectlog, at most the block size",
-        )?;
-        let il = sb.inodelog;
-        require((9..=11).contains(&il), "inodelog", il, "9 to 11")?;
-        let inode_size = u32::from(sb.inodesize.get());
-        require(
-            inode_size == 1 << il && inode_size <= block_size / 2,
-            "inodesize",
-            inode_size,
-            "2^inodelog, at most half a block",
-        )?;
-        require(sb.inopblog == bl - il, "inopblog", sb.inopblog, "blocklog - inodelog")?;
-        require(u32::from(sb.inopblock.get()) == 1 << sb.inopblog, "inopblock", sb.inopblock, "2^inopblog")?;
-        let agblocks = sb.agblocks.get();
-        let max_ag = (1u64 << 40) >> bl;
-        require(
-            agblocks >= MIN_AG_BLOCKS && u64::from(agblocks) <= max_ag,
-            "agblocks",
-            agblocks,
-            "64 blocks to 1 TiB",
-        )?;
-        require(
-            u64::from(agblocks) << bl >= 1 << 24 || agblocks >= MIN_AG_BLOCKS,
-            "agblocks",
-            agblocks,
-            "at least 64",
-        )?;
-        let agblk_log = sb.agblklog;
-        require(
-            u32::from(agblk_log) == agblocks.next_power_of_two().trailing_zeros(),
-            "agblklog",
-            agblk_log,
-            "ceil(log2(agblocks))",
-        )?;
-        let ag_count = sb.agcount.get();
-        require(ag_count >= 1, "agcount", ag_count, "at least 1")?;
-        let blocks = sb.dblocks.get();
-        let (ag64, agc64) = (u64::from(agblocks), u64::from(ag_count));
-        let low = (agc64 - 1) * ag64 + u64::from(MIN_AG_BLOCKS);
-        require(
-            blocks >= low && blocks <= agc64 * ag64,
-            "dblocks",
-            blocks,
-            "agcount AGs of agblocks, the last at least 64 blocks",
-        )?;
-        require(
-            blocks.checked_mul(u64::from(block_size)).is_some_and(|b| b < 1 << 63),
-            "dblocks",
-            blocks,
-            "less than 8 EiB",
-        )?;
-        require(
-            u32::from(bl) + u32::from(sb.dirblklog) <= 16,
-            "dirblklog",
-            sb.dirblklog,
-            "directory blocks of at most 64 KiB",
-        )?;
-        require(sb.imax_pct <= 100, "imax_pct", sb.imax_pct, "0 to 100")?;
-        let required = Version::NLINK | Version::DIRV2 | Version::MOREBITS | Version::LOGV2;
-        require(
-            features.version.contains(required),
-            "versionnum",
-            format_args!("{:#x}", sb.versionnum),
-            "the bits of v5",
-        )?;
-        let log_start = FsBlock(sb.logstart.get());
-        let log_blocks = sb.logblocks.get();
-        let lsl = if features.sector() { sb.logsectlog } else { 9 };
-        let log_sector_size = if features.sector() { u32::from(sb.logsectsize.get()) } else { 512 };
-        if features.sector() {
-            require((9..=15).contains(&lsl), "logsectlog", lsl, "9 to 15")?;
-            require(log_sector_size == 1 << lsl, "logsectsize", log_sector_size, "2^logsectlog")?;
-        }
-        let logsunit = sb.logsunit.get();
-        require(
-            logsunit <= 1 || (logsunit.is_multiple_of(block_size) && logsunit <= 256 << 10),
-            "logsunit",
-            logsunit,
-            "0, 1 or whole blocks up to 256 KiB",
-        )?;
-        let rt_extent_size = sb.rextsize.get();
-        require(
-            rt_extent_size >= 1 && u64::from(rt_extent_size) << bl <= 1 << 30,
-            "rextsize",
-            rt_extent_size,
-            "4 KiB to 1 GiB",
-        )?;
-        let metadir = features.metadir();
-        let (rt_blocks, rt_extents) = (sb.rblocks.get(), sb.rextents.get());
-        if rt_blocks == 0 {
-            require(rt_extents == 0, "rextents", rt_extents, "0 without a realtime device")?;
-        } else {
-            require(rt_extents == rt_blocks / u64::from(rt_extent_size), "rextents", rt_extents, "rblocks / rextsize")?;
-            require(
-                rt_extents > 0 && u32::from(sb.rextslog) == rt_extents.ilog2().min(31),
-                "rextslog",
-                sb.rextslog,
-                "floor(log2(rextents))",
-            )?;
-        }
-        let inode_align = sb.inoalignmt.get();
-        require(inode_align <= agblocks, "inoalignmt", inode_align, "at most an AG")?;
-        let mut geometry = Self {
-            block_size,
-            block_log: bl,
-            sector_size,
-            sector_log: sl,
-            inode_size,
-            inode_log: il,
-            inopb_log: sb.inopblog,
-            blocks,
-            ag_count,
-            agblocks,
-            agblk_log,
-            dir_block_size: block_size << sb.dirblklog,
-            dir_block_log: sb.dirblklog,
-            log_start,
-            log_blocks,
-            log_sector_size,
-            log_stripe_unit: logsunit,
-            rt_blocks,
-            rt_extents,
-            rt_extent_size,
-            rt_bitmap_blocks: sb.rbmblocks.get(),
-            rt_extents_log: sb.rextslog,
-            rt_groups: if metadir { sb.rgcount.get() } else { 0 },
-            rt_group_extents: if metadir { sb.rgextents.get() } else { 0 },
-            rt_group_log: if metadir { sb.rgblklog } else { 0 },
-            rt_start: if features.zoned() { sb.rtstart.get() } else { 0 },
-            inode_align,
-            sparse_align: sb.spino_align.get(),
-            inode_cluster_size: 8192,
-            max_inode_percent: sb.imax_pct,
-            features,
-            uuid: sb.uuid,
-            meta_uuid: if features.meta_uuid() { sb.meta_uuid } else { sb.uuid },
-            root_ino: Ino(sb.rootino.get()),
-            max_levels: MaxLevels::default(),
-        };
-        require(
-            u32::from(agblk_log) + u32::from(sb.inopblog) <= 32,
-            "agblklog",
-            agblk_log,
-            "inode numbers of 32 bits in an AG",
-        )?;
-        require(geometry.rt_group_log <= 32, "rgblklog", geometry.rt_group_log, "at most 32")?;
-        let scaled = 8192 * (inode_size / 256);
-        if inode_align >= scaled >> bl {
-            geometry.inode_cluster_size = scaled;
-        }
-        let bs = block_size as usize;
-        let agb = u64::from(agblocks);
-        geometry.max_levels = MaxLevels {
-            bno: height(&ALLOC, bs, agb.div_ceil(2)),
-            ino: height(&INO, bs, (agb << sb.inopblog) / 64),
-            rmap: if features.reflink() { height_of_space(&RMAP, bs, agb) } else { height(&RMAP, bs, agb) },
-            refcount: height(&REFCOUNT, bs, agb),
-            bmap_data: height(&BMBT, bs, 1 << 48).min(12),
-            bmap_attr: height(&BMBT, bs, 1 << 32).min(12),
-        };
-        if log_start.0 != 0 {
-            let end = geometry.split(log_start);
-            require(
-                geometry.is_valid_fsblock(log_start)
-                    && log_blocks > 0
-                    && u64::from(end.1.0) + u64::from(log_blocks) <= u64::from(geometry.ag_blocks(end.0)),
-                "logstart",
-                log_start,
-                "an extent inside one AG",
-            )?;
-        }
-        Ok(geometry)
-    }
-
     /// Whether nothing unknown stands in the way of writing: ro_compat and log_incompat bits are all known.
     pub fn may_write(&self) -> bool {
         RoCompat::all().contains(self.features.ro_compat) && LogIncompat::all().contains(self.features.log_incompat)
@@ -397,6 +141,12 @@ impl Geometry {
         } else {
             1
         }
+    }
+    /// Whether chunks are aligned as a cluster is, which the kernel does not ask without sparse inodes but mkfs always does.
+    pub fn is_usual_inode_align(&self) -> bool {
+        let clusters = [8192, 8192 * (self.inode_size / 256)].map(|c| c >> self.block_log);
+        let aligned = self.features.version.contains(Version::ALIGN);
+        !aligned || self.features.sparse_inodes() || clusters.contains(&self.inode_align)
     }
     /// Blocks taken by superblock and headers at the start of each AG.
     pub fn header_blocks(&self) -> u32 {
@@ -510,7 +260,7 @@ impl Geometry {
             let (group, block) = (start.0 >> self.rt_group_log, start.0 & ((1u64 << self.rt_group_log) - 1));
             let group_blocks = u64::from(self.rt_group_extents) * u64::from(self.rt_extent_size);
             let len = if group + 1 == u64::from(self.rt_groups) {
-                self.rt_blocks.saturating_sub(group * group_blocks).min(group_blocks)
+                self.rt_blocks.saturating_sub(group.saturating_mul(group_blocks)).min(group_blocks)
             } else {
                 group_blocks
             };
@@ -520,14 +270,17 @@ impl Geometry {
         }
         count > 0 && start.0.checked_add(count).is_some_and(|e| e <= self.rt_blocks)
     }
-    /// Byte offset of a realtime block on the realtime target.
+    /// Byte offset of a realtime block on the realtime target; of one that cannot exist, an offset behind every device's end.
     pub fn rt_block_offset(&self, block: RtBlock) -> u64 {
-        if self.rt_groups > 0 {
+        let linear = if self.rt_groups > 0 {
             let (group, b) = (block.0 >> self.rt_group_log, block.0 & ((1u64 << self.rt_group_log) - 1));
             let group_blocks = u64::from(self.rt_group_extents) * u64::from(self.rt_extent_size);
-            return (self.rt_start + group * group_blocks + b) << self.block_log;
-        }
-        (self.rt_start + block.0) << self.block_log
+            group.checked_mul(group_blocks).and_then(|start| start.checked_add(b))
+        } else {
+            Some(block.0)
+        };
+        let absolute = linear.and_then(|l| l.checked_add(self.rt_start));
+        absolute.and_then(|a| a.checked_mul(u64::from(self.block_size))).unwrap_or(u64::MAX)
     }
     /// Largest file size in bytes.
     pub fn max_file_size(&self) -> u64 {
@@ -538,6 +291,13 @@ impl Geometry {
 /// A geometry as mkfs.xfs 6.1 makes it for a file of 300 MiB, with rmapbt and nrext64.
 #[cfg(test)]
 pub(crate) fn test_geometry() -> Geometry {
+    Geometry::new(&test_superblock()).expect("a geometry that mkfs.xfs makes")
+}
+
+#[cfg(test)]
+fn test_superblock() -> crate::format::superblock::Superblock {
+    use crate::format::features::Incompat;
+    use crate::format::superblock::{self, Superblock};
     let mut sb = Superblock::zeroed();
     sb.magicnum.set(superblock::MAGIC);
     sb.blocksize.set(4096);
@@ -560,20 +320,5 @@ pub(crate) fn test_geometry() -> Geometry {
     sb.features_ro_compat.set(RoCompat::all().bits());
     sb.features_incompat.set((Incompat::FTYPE | Incompat::SPINODES | Incompat::BIGTIME | Incompat::NREXT64).bits());
     sb.spino_align.set(4);
-    Geometry::new(&sb).expect("a geometry that mkfs.xfs makes")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Geometry;
-    use crate::format::superblock::{MAGIC, Superblock};
-
-    #[test]
-    fn v4_is_refused_with_a_sentence() {
-        let mut sb = Superblock::zeroed();
-        sb.magicnum = MAGIC.into();
-        sb.versionnum = 0xb4a4.into();
-        let e = Geometry::new(&sb).unwrap_err();
-        assert!(matches!(e, crate::Error::Unsupported(_)) && e.to_string().contains("v4"), "{e}");
-    }
+    sb
 }
