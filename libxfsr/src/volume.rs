@@ -5,7 +5,7 @@ use crate::error::{Corruption, Error, Result, Rule};
 use crate::format::BlockType;
 use crate::format::superblock::{self, Superblock};
 use crate::geometry::Geometry;
-use crate::target::{Access, FileTarget, Target};
+use crate::target::{Access, FileTarget, InUse, Target};
 use crate::units::{AgBlock, AgNumber, Daddr, FsBlock, Ino};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub struct Volume {
     /// The realtime device.
     pub rt: Option<TargetId>,
     data_target: Arc<dyn Target>,
-    mounted: Option<PathBuf>,
+    in_use: Vec<(String, InUse)>,
 }
 
 /// Fewer bytes hold no superblock and no AG headers.
@@ -94,13 +94,17 @@ impl Volume {
     /// # Ok::<(), libxfsr::Error>(())
     /// ```
     pub fn open(devices: &Devices) -> Result<Self> {
-        let open = |p: &PathBuf| FileTarget::open(p, Access::Read);
+        let mut in_use = Vec::new();
+        let mut open = |p: &PathBuf| -> Result<Arc<dyn Target>> {
+            let target = FileTarget::open(p, Access::Read)?;
+            in_use.extend(target.in_use().map(|by| (target.name().to_owned(), by.clone())));
+            Ok(Arc::new(target))
+        };
         let data = open(&devices.data)?;
-        let mounted = data.mounted().map(Path::to_owned);
-        let log = devices.log.as_ref().map(open).transpose()?.map(|t| Arc::new(t) as Arc<dyn Target>);
-        let rt = devices.realtime.as_ref().map(open).transpose()?.map(|t| Arc::new(t) as Arc<dyn Target>);
-        let mut volume = Self::from_targets(Arc::new(data), log, rt, DEFAULT_CACHE)?;
-        volume.mounted = mounted;
+        let log = devices.log.as_ref().map(&mut open).transpose()?;
+        let rt = devices.realtime.as_ref().map(&mut open).transpose()?;
+        let mut volume = Self::from_targets(data, log, rt, DEFAULT_CACHE)?;
+        volume.in_use = in_use;
         Ok(volume)
     }
 
@@ -127,13 +131,13 @@ impl Volume {
             })?,
         };
         let cache = Arc::new(BufCache::new(budget));
-        let data_id = cache.attach(data.clone(), Arc::new(NoLog));
+        let data_id = cache.attach(data.clone(), Arc::new(NoLog))?;
         let log = match log {
-            Some(t) => Some(cache.attach(t, Arc::new(NoLog))),
+            Some(t) => Some(cache.attach(t, Arc::new(NoLog))?),
             None => (geometry.log_start.0 != 0).then_some(data_id),
         };
         let rt = match rt {
-            Some(t) => Some(cache.attach(t, Arc::new(NoLog))),
+            Some(t) => Some(cache.attach(t, Arc::new(NoLog))?),
             None => (geometry.rt_start != 0).then_some(data_id),
         };
         Ok(Self {
@@ -145,7 +149,7 @@ impl Volume {
             log,
             rt,
             data_target: data,
-            mounted: None,
+            in_use: Vec::new(),
         })
     }
 
@@ -195,9 +199,10 @@ impl Volume {
         None
     }
 
-    /// Where the filesystem was mounted when it was opened: what is read may then be inconsistent.
-    pub fn mounted(&self) -> Option<&Path> {
-        self.mounted.as_deref()
+    /// Those of its devices that were in use when they were opened, mounted or otherwise, by name: what is read may then be
+    /// inconsistent.
+    pub fn in_use(&self) -> &[(String, InUse)] {
+        &self.in_use
     }
 
     /// The data device, to read without the cache: file contents and inode clusters.

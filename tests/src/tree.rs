@@ -35,7 +35,7 @@ impl MemoryTree {
     pub fn new(geometry: &'static Geometry, stamp: &'static Stamp, layout: Layout) -> MemoryTree {
         let memory = Arc::new(Memory::new(u64::from(geometry.agblocks) << geometry.block_log));
         let cache = BufCache::new(8 << 20);
-        let target = cache.attach(memory.clone(), Arc::new(NoLog));
+        let target = cache.attach(memory.clone(), Arc::new(NoLog)).expect("a free number");
         let root = Root::Block { at: Ptr(u64::MAX), levels: 1 };
         MemoryTree { geometry, memory, cache, target, stamp, layout, root }
     }

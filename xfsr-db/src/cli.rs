@@ -4,6 +4,7 @@ use crate::out::Out;
 use crate::session::{Flow, Session};
 use clap::{CommandFactory as _, Parser};
 use libxfsr::cli::Manual;
+use libxfsr::target::InUse;
 use libxfsr::text::escape;
 use libxfsr::volume::{Devices, Volume};
 use std::io::{BufRead as _, IsTerminal as _};
@@ -93,13 +94,14 @@ pub(crate) fn main() -> ExitCode {
         Ok(v) => v,
         Err(e) => return fail(&e.to_string()),
     };
-    if let Some(m) = volume.mounted() {
-        let read_only = rustix::fs::statvfs(m).is_ok_and(|v| v.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
-        if arguments.consistent && !read_only {
-            return fail("-i: mounted, and not read-only");
-        }
-        eprintln!("xfsr-db: mounted on {}: the view may be inconsistent", escape(m.as_os_str().as_encoded_bytes()));
+    let read_only = |by: &InUse| {
+        let flags = by.mount.as_ref().and_then(|m| rustix::fs::statvfs(m).ok()).map(|v| v.f_flag);
+        flags.is_some_and(|f| f.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+    };
+    if arguments.consistent && !volume.in_use().iter().all(|(_, by)| read_only(by)) {
+        return fail("-i: mounted, and not read-only");
     }
+    libxfsr::cli::note_in_use("xfsr-db", &volume);
     if volume.superblock_from.0 != 0 {
         eprintln!("xfsr-db: the primary superblock is unusable; using that of AG {}", volume.superblock_from);
     }

@@ -28,8 +28,8 @@ pub(crate) fn run(args: &Args) -> Result<String> {
     let rt = args.rt_device.as_deref().map(open).transpose()?;
     let devices =
         Devices { data: data_topology, log: log.as_ref().map(probe::topology), rt: rt.as_ref().map(probe::topology) };
-    for (target, at) in existing.iter().chain(&log).chain(&rt).filter_map(|t| t.mounted().map(|at| (t.name(), at))) {
-        eprintln!("xfsr-mkfs: {target} is mounted on {}: what is seen may be inconsistent", at.display());
+    for (target, by) in existing.iter().chain(&log).chain(&rt).filter_map(|t| t.in_use().map(|by| (t.name(), by))) {
+        eprintln!("xfsr-mkfs: {target} is {by}: what is seen may be inconsistent");
     }
     let plan = plan(&args.options, &devices)?;
     for warning in &plan.warnings {

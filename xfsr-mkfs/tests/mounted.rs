@@ -1,6 +1,9 @@
 //! What is mounted is never written to, whatever the path and with -f.
 
 use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use xfsr_tests::corpus;
 use xfsr_tests::interact::{self, Mounted};
 use xfsr_tests::oracle::{self, Devices, Loop, Mount};
@@ -22,6 +25,85 @@ fn a_mounted_filesystem_is_refused_by_every_path() {
     assert_eq!(mounted.superblock(), before, "the superblock was written");
     let root = std::fs::read_dir(mounted.mount.path()).expect("a directory").count();
     assert!(root > 0, "the mounted filesystem is no longer what it was");
+}
+
+fn refused(path: &Path, why: &str) {
+    for options in [&["-f"][..], &["-f", "-K"]] {
+        let args: Vec<OsString> = options.iter().map(OsString::from).chain([path.into()]).collect();
+        let said = oracle::verdict(PROGRAM, &args).expect("it runs");
+        assert!(said.code == 1 && said.output.contains(why), "{} {options:?}: {}", path.display(), said.output);
+    }
+}
+
+#[test]
+fn a_mounted_file_that_was_renamed_or_replaced_is_still_known() {
+    let Some(mounted) = Mounted::new() else { return };
+    let image = &mounted.paths[1];
+    let other = image.with_file_name("other");
+    std::fs::rename(image, &other).expect("renaming");
+    std::fs::write(image, b"the name that the loop device was given").expect("another file");
+    refused(&other, "mounted on");
+}
+
+#[test]
+fn a_mounted_partition_of_an_image_is_seen() {
+    let (Some(_), Some(_)) = (corpus::obtain("default"), oracle::require(&["addpart"])) else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let image = corpus::copy("default", directory.path()).data;
+    let inner = std::fs::metadata(&image).expect("an image").len();
+    let disk = directory.path().join("disk");
+    let mut whole = std::fs::File::create(&disk).expect("a file");
+    whole.seek(SeekFrom::Start(1 << 20)).expect("seeking");
+    std::io::copy(&mut std::fs::File::open(&image).expect("the image"), &mut whole).expect("copying");
+    let device = Loop::attach(&disk, false).expect("a loop device");
+    let run = |program: &str, numbers: &[u64]| {
+        let mut command = std::process::Command::new(program);
+        command.arg(device.path()).args(numbers.iter().map(u64::to_string));
+        assert!(command.status().expect("it runs").success(), "{program}");
+    };
+    run("addpart", &[1, 2048, inner / 512]);
+    let partition = PathBuf::from(format!("{}p1", device.path().display()));
+    for _ in 0..100 {
+        if partition.exists() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let mount = Mount::new(Devices::from(&partition), "").expect("a mount");
+    refused(&disk, "mounted on");
+    refused(device.path(), "mounted on");
+    mount.unmount().expect("unmounting");
+}
+
+#[test]
+fn a_mount_in_another_namespace_is_seen() {
+    let (Some(_), Some(_)) = (corpus::obtain("default"), oracle::require(&["unshare"])) else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let image = corpus::copy("default", directory.path()).data;
+    let at = directory.path().join("at");
+    std::fs::create_dir(&at).expect("a directory");
+    let device = Loop::attach(&image, false).expect("a loop device");
+    let script = "mount -t xfs -o nouuid \"$0\" \"$1\" && echo ready && read end; umount \"$1\"";
+    let mut child = std::process::Command::new("unshare")
+        .args(["-m", "sh", "-c", script])
+        .args([device.path(), &at])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    assert_eq!(line, "ready\n");
+    let seen = std::panic::catch_unwind(|| {
+        refused(&image, "in use");
+        let said = oracle::verdict(PROGRAM, &["-N".into(), (&image).into()]).expect("it runs");
+        assert!(said.output.contains("inconsistent"), "{}", said.output);
+    });
+    drop(child.stdin.take());
+    child.wait().expect("it ends");
+    if let Err(e) = seen {
+        std::panic::resume_unwind(e);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use clap::{CommandFactory as _, Parser};
 use libxfsr::cli::{self, Common, Manual};
 use libxfsr::error::Severity;
-use libxfsr::target::{Access, FileTarget};
+use libxfsr::target::{Access, FileTarget, InUse};
 use libxfsr::volume::Devices;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,21 +32,24 @@ fn escape(path: &Path) -> String {
     libxfsr::text::escape(path.as_os_str().as_encoded_bytes())
 }
 
-/// Where the device, image or directory is mounted.
-fn mounted(path: &Path) -> Option<PathBuf> {
+/// By whom the device, image or directory is used.
+fn in_use(path: &Path) -> Option<InUse> {
     if path.is_dir() {
-        return libxfsr::kernel::Mounted::open(path).ok().map(|_| path.to_owned());
+        let by = |_| InUse { device: path.to_owned(), mount: Some(path.to_owned()) };
+        return libxfsr::kernel::Mounted::open(path).ok().map(by);
     }
-    FileTarget::open(path, Access::Read).ok()?.mounted().map(Path::to_owned)
+    FileTarget::open(path, Access::Read).ok()?.in_use().cloned()
 }
 
 fn run(a: &Arguments) -> anyhow::Result<u8> {
-    if let Some(at) = mounted(&a.device) {
+    let used = |path: &PathBuf| in_use(path).map(|by| (path.clone(), by));
+    if let Some((path, by)) =
+        [Some(&a.device), a.log.as_ref(), a.realtime.as_ref()].into_iter().flatten().find_map(used)
+    {
         anyhow::bail!(
-            "{} is mounted on {}: this version checks unmounted filesystems only, and what it would read from under a mount \
+            "{} is {by}: this version checks unmounted filesystems only, and what it would read from under a mount \
              proves nothing; unmount it, or ask the kernel with xfs_scrub -n (nothing was checked)",
-            escape(&a.device),
-            escape(&at)
+            escape(&path)
         );
     }
     let devices = Devices { data: a.device.clone(), log: a.log.clone(), realtime: a.realtime.clone() };

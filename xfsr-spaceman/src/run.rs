@@ -52,18 +52,16 @@ pub(crate) fn main() -> u8 {
         Ok(s) => s,
         Err(e) => return cli::fail(PROGRAM, &e),
     };
-    if let Some(at) = source.inconsistent() {
+    if let Some(by) = source.in_use() {
         cli::note(
             PROGRAM,
             &format!(
-                "{} is mounted on {}: what is read from it directly may be inconsistent; \
-                 give the mount point to ask the kernel",
-                libxfsr::text::escape(path.as_os_str().as_encoded_bytes()),
-                libxfsr::text::escape(at.as_os_str().as_encoded_bytes())
+                "{} is {by}: what is read from it directly may be inconsistent; give the mount point to ask the kernel",
+                libxfsr::text::escape(path.as_os_str().as_encoded_bytes())
             ),
         );
     }
-    if source.inconsistent().is_none() && source.is_dirty() {
+    if source.in_use().is_none() && source.is_dirty() {
         cli::note(
             PROGRAM,
             &format!(

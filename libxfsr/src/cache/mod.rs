@@ -156,10 +156,15 @@ impl BufCache {
     }
 
     /// Adds a target.
-    pub fn attach(&self, target: Arc<dyn Target>, gate: Arc<dyn LogGate>) -> TargetId {
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) where there are 256 already.
+    pub fn attach(&self, target: Arc<dyn Target>, gate: Arc<dyn LogGate>) -> Result<TargetId> {
         let mut targets = self.targets.write();
+        let id =
+            u8::try_from(targets.len()).map_err(|_| crate::Error::invalid("a cache serves 256 targets at most"))?;
         targets.push(Attached { target, gate });
-        TargetId((targets.len() - 1).min(255) as u8)
+        Ok(TargetId(id))
     }
 
     /// The target with that number.
@@ -362,8 +367,19 @@ impl BufCache {
 
     /// A block whose old contents do not matter, zeroed.
     pub fn fresh(&self, key: &BlockKey, kind: &'static BlockType) -> BlockWrite {
-        let (slot, loading) = self.slot(key, kind);
-        let mut guard = loading.unwrap_or_else(|| slot.write_arc());
+        let mut guard = loop {
+            let (slot, loading) = self.slot(key, kind);
+            if let Some(w) = loading {
+                break w;
+            }
+            let w = slot.write_arc();
+            if w.state != BlockState::Failed {
+                break w;
+            }
+            // Whoever was loading it has failed and taken it out of the map, or will: what is written there would be lost.
+            drop(w);
+            self.forget(key, &slot);
+        };
         guard.bytes.fill(0);
         guard.kind = kind;
         guard.damage = None;
@@ -417,6 +433,7 @@ mod tests {
     use crate::target::{Target, Xfile};
     use crate::units::Daddr;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     static ANY: BlockType = BlockType { name: "any", log_type: 0, verify: |_, _| Ok(()), seal: |_, _| {} };
 
@@ -429,7 +446,7 @@ mod tests {
         let g = test_geometry();
         let x = Arc::new(Xfile::new("cache").unwrap());
         let cache = BufCache::new(64 * 4096);
-        assert_eq!(cache.attach(x.clone(), Arc::new(NoLog)), TargetId(0));
+        assert_eq!(cache.attach(x.clone(), Arc::new(NoLog)).unwrap(), TargetId(0));
         for n in 0..1000 {
             cache.read(&key(n), &ANY, &g, OnDamage::Fail).unwrap();
         }
@@ -445,13 +462,17 @@ mod tests {
     }
 
     #[derive(Debug)]
-    struct Hints(Xfile, parking_lot::Mutex<Vec<(u64, u64)>>);
+    struct Hints(Xfile, parking_lot::Mutex<Vec<(u64, u64)>>, AtomicBool);
 
     impl Target for Hints {
         fn name(&self) -> &str {
             self.0.name()
         }
         fn read_at(&self, buf: &mut [u8], offset: u64) -> crate::Result<()> {
+            if self.2.swap(false, Ordering::Relaxed) {
+                std::thread::sleep(std::time::Duration::from_millis(200));
+                return Err(crate::target::io_error("read", "slow", offset, 0, rustix::io::Errno::IO));
+            }
             self.0.read_at(buf, offset)
         }
         fn readahead(&self, ranges: &[(u64, u64)]) {
@@ -482,9 +503,9 @@ mod tests {
 
     #[test]
     fn readahead_asks_once_for_neighbours_in_address_order() {
-        let hints = Arc::new(Hints(Xfile::new("cache").unwrap(), parking_lot::Mutex::default()));
+        let hints = Arc::new(Hints(Xfile::new("cache").unwrap(), parking_lot::Mutex::default(), false.into()));
         let cache = BufCache::new(1 << 20);
-        cache.attach(hints.clone(), Arc::new(NoLog));
+        cache.attach(hints.clone(), Arc::new(NoLog)).unwrap();
         let parts = BlockKey::many(TargetId(0), [(Daddr(4000), 8), (Daddr(6000), 8)]);
         cache.readahead(&[key(9), key(1), key(2), parts, key(2)]);
         // Block 9 is 24 KiB behind block 2: too far to be read with it.
@@ -493,10 +514,41 @@ mod tests {
     }
 
     #[test]
+    fn a_fresh_block_is_not_lost_when_reading_the_old_one_fails() {
+        let g = test_geometry();
+        let slow = Arc::new(Hints(Xfile::new("cache").unwrap(), parking_lot::Mutex::default(), true.into()));
+        let cache = BufCache::new(1 << 20);
+        cache.attach(slow.clone(), Arc::new(NoLog)).unwrap();
+        std::thread::scope(|s| {
+            let reader = s.spawn(|| cache.read(&key(3), &ANY, &g, OnDamage::Fail).is_err());
+            while cache.reads() == 0 {
+                std::thread::yield_now();
+            }
+            // The reader has the slot and waits for the device; this one waits for the reader.
+            cache.fresh(&key(3), &ANY).bytes.fill(7);
+            assert!(reader.join().unwrap());
+        });
+        cache.write_back(None).unwrap();
+        let mut b = [0; 4096];
+        slow.read_at(&mut b, 3 * 4096).unwrap();
+        assert_eq!(b, [7; 4096]);
+    }
+
+    #[test]
+    fn more_targets_than_numbers_are_refused() {
+        let cache = BufCache::new(1 << 20);
+        let target = Arc::new(Xfile::new("cache").unwrap());
+        for n in 0..=255 {
+            assert_eq!(cache.attach(target.clone(), Arc::new(NoLog)).unwrap(), TargetId(n));
+        }
+        assert!(matches!(cache.attach(target, Arc::new(NoLog)), Err(crate::Error::Invalid(_))));
+    }
+
+    #[test]
     fn a_block_read_once_is_not_kept_and_a_dirty_one_is_found() {
         let g = test_geometry();
         let cache = BufCache::new(1 << 20);
-        cache.attach(Arc::new(Xfile::new("cache").unwrap()), Arc::new(NoLog));
+        cache.attach(Arc::new(Xfile::new("cache").unwrap()), Arc::new(NoLog)).unwrap();
         for _ in 0..2 {
             assert_eq!(cache.read_once(&key(3), &ANY, &g, OnDamage::Fail).unwrap()[0], 0);
         }
@@ -510,7 +562,7 @@ mod tests {
     fn a_block_is_read_once_however_many_ask() {
         let g = test_geometry();
         let cache = BufCache::new(1 << 20);
-        cache.attach(Arc::new(Xfile::new("cache").unwrap()), Arc::new(NoLog));
+        cache.attach(Arc::new(Xfile::new("cache").unwrap()), Arc::new(NoLog)).unwrap();
         std::thread::scope(|s| {
             for _ in 0..8 {
                 s.spawn(|| (0..20).for_each(|n| drop(cache.read(&key(n), &ANY, &g, OnDamage::Fail).unwrap())));

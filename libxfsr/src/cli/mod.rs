@@ -13,7 +13,7 @@ pub use manual::Manual;
 pub use output::{exit, fail, note, print, print_json, print_json_to};
 pub use progress::{ProgressMode, Reporter};
 pub use size::{Units, parse_size, show_size};
-pub use whole::check_and_print;
+pub use whole::{check_and_print, note_in_use};
 
 /// Options that every program has. Flatten it into the program's own.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]

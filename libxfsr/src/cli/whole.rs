@@ -6,6 +6,13 @@ use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::volume::{Devices, Volume};
 
+/// Says of each device that is in use that what is read from it may be inconsistent.
+pub fn note_in_use(program: &str, volume: &Volume) {
+    for (name, by) in volume.in_use() {
+        note(program, &format!("{} is {by}: what is seen may be inconsistent", crate::text::escape(name.as_bytes())));
+    }
+}
+
 /// Checks, prints the outcome as text or JSON, and returns it for the exit code.
 ///
 /// # Errors
@@ -13,10 +20,7 @@ use crate::volume::{Devices, Volume};
 pub fn check_and_print(program: &str, devices: &Devices, common: &Common) -> Result<Outcome> {
     watch().map_err(|e| Error::open("signal handlers", e))?;
     let volume = Volume::open(devices)?;
-    if let Some(at) = volume.mounted() {
-        let (what, at) = (devices.data.display(), at.display());
-        note(program, &format!("{what} is mounted on {at}: what is seen may be inconsistent"));
-    }
+    note_in_use(program, &volume);
     let reporter = Reporter::new(common.progress);
     let tell = |p: &crate::control::Progress| reporter.tell(p);
     let control = Control { deadline: None, stop: &interrupted, progress: Some(&tell), phase: None };

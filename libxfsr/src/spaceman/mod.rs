@@ -20,11 +20,12 @@ use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::journal::{LogState, log_state};
 use crate::kernel::Mounted;
+use crate::target::InUse;
 use crate::units::{AgBlock, AgNumber};
 use crate::volume::{Devices, Volume};
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The numbers that the reports need of a filesystem.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
@@ -99,10 +100,10 @@ impl Source {
         Ok(Self::Image(Box::new(Image::new(volume, path.display().to_string()))))
     }
 
-    /// Where the image or device that is read directly is mounted: the view may then be inconsistent.
-    pub fn inconsistent(&self) -> Option<PathBuf> {
+    /// Who uses the image or device that is read directly: the view may then be inconsistent.
+    pub fn in_use(&self) -> Option<&InUse> {
         match self {
-            Self::Image(i) => i.volume().mounted().map(Path::to_owned),
+            Self::Image(i) => i.volume().in_use().first().map(|(_, by)| by),
             Self::Mounted(_) => None,
         }
     }

@@ -1,18 +1,20 @@
 //! Image files and block devices.
 
+use super::usage::{InUse, in_use};
 use super::{Io, Target, check_range, io_error};
 use crate::error::{Error, Result};
 use rustix::fs::{FallocateFlags, FlockOperation};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How to open a [`FileTarget`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
-    /// Reading. A mounted device is allowed; [`FileTarget::mounted`] tells.
+    /// Reading. A mounted device is allowed; [`FileTarget::in_use`] tells.
     Read,
-    /// Reading and writing, alone. A mounted device, or a file that backs a mounted loop device, is refused.
+    /// Reading and writing, alone. A device in use is refused, and a file that backs a loop device in use: mounted, here or in
+    /// another mount namespace, itself or by a partition, or held exclusively.
     Write,
 }
 
@@ -25,11 +27,7 @@ pub struct FileTarget {
     device: bool,
     access: Access,
     io: Io,
-    mounted: Option<PathBuf>,
-}
-
-fn device_number(path: &Path) -> Option<u64> {
-    std::fs::metadata(path).ok().filter(|m| m.file_type().is_block_device()).map(|m| m.rdev())
+    in_use: Option<InUse>,
 }
 
 fn sys_number(path: &Path) -> Option<u64> {
@@ -38,7 +36,7 @@ fn sys_number(path: &Path) -> Option<u64> {
 
 /// A number from the device's queue directory in sysfs; a partition's is its disk's.
 pub fn queue_attribute(rdev: u64, name: &str) -> Option<u64> {
-    let dir = PathBuf::from(format!("/sys/dev/block/{}:{}", rustix::fs::major(rdev), rustix::fs::minor(rdev)));
+    let dir = super::usage::sysfs(rdev);
     sys_number(&dir.join("queue").join(name)).or_else(|| sys_number(&dir.join("../queue").join(name)))
 }
 
@@ -49,70 +47,6 @@ fn direct_align(file: &File) -> u32 {
         Ok(s) if s.stx_mask & StatxFlags::DIOALIGN.bits() != 0 => s.stx_dio_mem_align.max(s.stx_dio_offset_align),
         _ => 0,
     }
-}
-
-/// Undoes the octal escapes of a line of mountinfo.
-fn unescape_mountinfo(s: &str) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-    let (bytes, mut out, mut i) = (s.as_bytes(), Vec::new(), 0);
-    while let Some(&b) = bytes.get(i) {
-        let digits = bytes.get(i + 1..i + 4).and_then(|d| std::str::from_utf8(d).ok());
-        match digits.and_then(|d| u8::from_str_radix(d, 8).ok()) {
-            Some(v) if b == b'\\' => {
-                out.push(v);
-                i += 4;
-            }
-            _ => {
-                out.push(b);
-                i += 1;
-            }
-        }
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(out))
-}
-
-/// Where the device with this number is mounted, in this mount namespace.
-pub fn mount_of_device(rdev: u64) -> Option<PathBuf> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    table.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let separator = fields.iter().position(|f| *f == "-")?;
-        let source = unescape_mountinfo(fields.get(separator + 2)?);
-        let same = device_number(&source) == Some(rdev)
-            || *fields.get(2)? == format!("{}:{}", rustix::fs::major(rdev), rustix::fs::minor(rdev));
-        same.then(|| fields.get(4).map(|m| unescape_mountinfo(m))).flatten()
-    })
-}
-
-/// Loop devices that are stacked deeper than this are not followed.
-const MOST_LOOPS: u32 = 8;
-
-/// Where a filesystem that uses this file or device is mounted, directly or through loop devices, which may lie on each other.
-pub fn mount_of(path: &Path) -> Option<PathBuf> {
-    mount_above(path, MOST_LOOPS)
-}
-
-fn mount_above(path: &Path, depth: u32) -> Option<PathBuf> {
-    let meta = std::fs::metadata(path).ok()?;
-    let is_device = meta.file_type().is_block_device();
-    if let Some(m) = is_device.then(|| mount_of_device(meta.rdev())).flatten() {
-        return Some(m);
-    }
-    let depth = depth.checked_sub(1)?;
-    for entry in std::fs::read_dir("/sys/block").ok()?.flatten() {
-        let backing = entry.path().join("loop/backing_file");
-        let Ok(name) = std::fs::read_to_string(&backing) else { continue };
-        let Ok(other) = std::fs::metadata(name.trim_end_matches('\n')) else { continue };
-        let same = if is_device {
-            other.file_type().is_block_device() && other.rdev() == meta.rdev()
-        } else {
-            other.dev() == meta.dev() && other.ino() == meta.ino()
-        };
-        if same && let Some(m) = mount_above(&Path::new("/dev").join(entry.file_name()), depth) {
-            return Some(m);
-        }
-    }
-    None
 }
 
 impl FileTarget {
@@ -128,13 +62,13 @@ impl FileTarget {
             let why = std::io::Error::new(std::io::ErrorKind::InvalidInput, "neither a file nor a block device");
             return Err(Error::open(path, why));
         }
-        let mounted = mount_of(path);
+        let in_use = in_use(path);
         let name = path.display().to_string();
         let mut options = OpenOptions::new();
         options.read(true);
         if access == Access::Write {
-            if let Some(m) = &mounted {
-                return Err(Error::Busy { target: name, why: format!("mounted on {}; unmount it first", m.display()) });
+            if let Some(by) = &in_use {
+                return Err(Error::Busy { target: name, why: format!("{by}; unmount it first") });
             }
             options.write(true);
             if device {
@@ -148,7 +82,7 @@ impl FileTarget {
             }
             _ => Error::open(path, e),
         })?;
-        Self::from_file(file, name, access, mounted)
+        Self::from_file(file, name, access, in_use)
     }
 
     /// Creates an image file of `len` bytes, or opens it if it exists and sets its length.
@@ -163,7 +97,7 @@ impl FileTarget {
         Ok(target)
     }
 
-    fn from_file(file: File, name: String, access: Access, mounted: Option<PathBuf>) -> Result<Self> {
+    fn from_file(file: File, name: String, access: Access, in_use: Option<InUse>) -> Result<Self> {
         let meta = file.metadata().map_err(|e| Error::open(&name, e))?;
         let device = meta.file_type().is_block_device();
         if access == Access::Write && !device {
@@ -183,16 +117,16 @@ impl FileTarget {
         let logical = attribute("logical_block_size").unwrap_or(512) as u32;
         let physical = attribute("physical_block_size").unwrap_or(u64::from(logical)) as u32;
         let io = Io { logical, physical, read_only: access == Access::Read, direct_align: direct_align(&file) };
-        Ok(Self { name, file, len, device, access, io, mounted })
+        Ok(Self { name, file, len, device, access, io, in_use })
     }
 
     /// Whether this is a block device.
     pub fn is_device(&self) -> bool {
         self.device
     }
-    /// Where it was mounted when it was opened: what is read may then be inconsistent.
-    pub fn mounted(&self) -> Option<&Path> {
-        self.mounted.as_deref()
+    /// Who used it when it was opened: what is read may then be inconsistent.
+    pub fn in_use(&self) -> Option<&InUse> {
+        self.in_use.as_ref()
     }
     /// Device number of a block device.
     pub fn device_number(&self) -> Option<u64> {

@@ -7,16 +7,19 @@
 
 mod faulty;
 mod file;
+mod loopdev;
 mod overlay;
 mod recorder;
 mod undo;
+mod usage;
 mod xfile;
 
 pub use faulty::{Fault, Faulty, On};
-pub use file::{Access, FileTarget, mount_of, mount_of_device, queue_attribute};
+pub use file::{Access, FileTarget, queue_attribute};
 pub use overlay::Overlay;
 pub use recorder::{Change, Event, Recorder};
 pub use undo::{Restored, Undo, restore};
+pub use usage::InUse;
 pub use xfile::Xfile;
 
 use crate::error::{Error, Result};
