@@ -42,6 +42,23 @@ fn what_the_stock_tool_finds_is_found() {
     assert!(alone.is_empty(), "found by xfs_repair -n alone, of {}:\n{alone:#?}", whole.len());
 }
 
+#[test]
+fn another_valid_number_is_found() {
+    for image in ["quota", "realtime"] {
+        let Some(devices) = corpus::obtain(image) else { continue };
+        let manifest = corpus::manifest(image);
+        let places = damage::places(&devices, &manifest).unwrap();
+        let all = damage::valid_cases_of(&devices, &manifest, &places).unwrap();
+        assert!(all.len() > 100, "{image} has only {} cases", all.len());
+        let cases = damage::sample(&all, 60, number("XFSR_DAMAGE_SEED", 11));
+        let verdicts = try_cases(image, &cases);
+        let alone = missed(image, &verdicts);
+        assert!(alone.is_empty(), "found by xfs_repair -n alone:\n{alone:#?}");
+        let found = verdicts.iter().filter(|v| v.ours).count();
+        assert!(found * 2 > verdicts.len(), "{image}: found {found} of {}", verdicts.len());
+    }
+}
+
 /// Cases that xfs_repair found and the library once did not: structure (or how its name begins), end of the field's name, verb.
 const ONCE_MISSED: &[(&str, &str, &str)] = &[
     ("sb", "frextents", "add"),

@@ -1,7 +1,7 @@
 //! The damage matrix: every field that xfs_db can reach, seven verbs, with a right and with a stale checksum, on the library's check
 //! and on `xfs_repair -n`. An interrupted run goes on where it was.
 //!
-//! `xfsr-damage [--quiet-only] [--no-stale] [--workers N] [--only TEXT] [--list FILE] IMAGE...`
+//! `xfsr-damage [--quiet-only] [--no-stale] [--workers N] [--only TEXT] [--valid] [--sample N] [--list FILE] IMAGE...`
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -16,11 +16,15 @@ const USAGE: &str = "xfsr-damage [options] IMAGE...
   --no-stale     without the cases whose checksum is left stale
   --workers N    copies worked on at the same time (2)
   --only TEXT    only structures whose name contains TEXT
+  --valid        only the cases that set a number to another valid one
+  --sample N     N cases of each image, drawn by XFSR_DAMAGE_SEED
   --list FILE    one line per case: image, structure, commands, field, verb, checksum, xfs_repair, first finding, ms";
 
 fn main() -> Result<()> {
     let (mut ask, mut stale, mut workers) = (matrix::Ask::All, true, 2);
     let (mut only, mut list, mut images) = (String::new(), None, Vec::new());
+    let (mut only_valid, mut sample) = (false, None);
+    let seed = std::env::var("XFSR_DAMAGE_SEED").map_or(Ok(11), |s| s.parse()).context("XFSR_DAMAGE_SEED")?;
     let mut arguments = std::env::args().skip(1);
     while let Some(a) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{a} needs a value\n{USAGE}"));
@@ -33,6 +37,8 @@ fn main() -> Result<()> {
             "--no-stale" => stale = false,
             "--workers" => workers = value()?.parse().context("--workers")?,
             "--only" => only = value()?,
+            "--valid" => only_valid = true,
+            "--sample" => sample = Some(value()?.parse::<usize>().context("--sample")?),
             "--list" => list = Some(std::fs::File::create(value()?)?),
             image if !image.starts_with('-') && corpus::all().iter().any(|r| r.name == image) => {
                 images.push(image.to_owned());
@@ -49,15 +55,23 @@ fn main() -> Result<()> {
     let mut whole = Vec::new();
     for image in &images {
         let Some(devices) = corpus::obtain(image) else { bail!("{image} cannot be made here") };
-        let places = damage::places(&devices, &corpus::manifest(image))?;
+        let manifest = corpus::manifest(image);
+        let mut places = damage::places(&devices, &manifest)?;
         let types = damage::types(&devices, &places)?;
         let none: Vec<&str> = types.iter().filter(|(_, n)| **n == 0).map(|(t, _)| t.as_str()).collect();
         println!("{image}: {} places; no place of type {}", places.len(), none.join(", "));
-        let mut cases = damage::cases_of(&devices, &places)?;
-        if stale {
-            cases.extend(damage::stale_cases_of(&devices, &places)?);
+        places.retain(|p| p.structure.contains(&only));
+        let mut cases = damage::valid_cases_of(&devices, &manifest, &places)?;
+        if !only_valid {
+            cases.extend(damage::cases_of(&devices, &places)?);
+            if stale {
+                cases.extend(damage::stale_cases_of(&devices, &places)?);
+            }
         }
-        cases.retain(|c| c.place.structure.contains(&only));
+        if let Some(count) = sample {
+            println!("{image}: {} of {} cases, drawn by seed {seed}", count.min(cases.len()), cases.len());
+            cases = damage::sample(&cases, count.min(cases.len()), seed);
+        }
         let (started, count) = (Instant::now(), cases.len());
         let tell = |done: usize| {
             if done.is_multiple_of(200) || done == count {

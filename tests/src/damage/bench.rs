@@ -58,7 +58,10 @@ impl Workbench {
     /// for a field of that type.
     pub fn patch(&self, case: &Case) -> Result<Patch> {
         let flag = if case.checksum == Checksum::Right { "-d" } else { "-c" };
-        let fuzz = format!("fuzz {flag} {} {}", case.field, case.verb);
+        let fuzz = match case.value {
+            Some(value) => format!("write {flag} {} {value}", case.field),
+            None => format!("fuzz {flag} {} {}", case.field, case.verb),
+        };
         let mut commands = case.place.commands.clone();
         commands.extend([fuzz, "addr".to_owned()]);
         let text = oracle::xfs_db_write(&self.devices, &commands).with_context(|| case.to_string())?;

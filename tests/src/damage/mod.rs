@@ -11,6 +11,7 @@ mod fields;
 pub mod matrix;
 mod ours;
 mod places;
+mod valid;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -25,6 +26,7 @@ pub use blows::{Block, Blow};
 pub use fields::fields;
 pub use ours::{Found, Ours};
 pub use places::{places, types};
+pub use valid::{VALID, valid_cases_of};
 
 use crate::corpus::Entry;
 use crate::oracle::Devices;
@@ -57,8 +59,10 @@ pub struct Case {
     pub place: Place,
     /// The field, as xfs_db names it.
     pub field: String,
-    /// What is done to it.
+    /// What is done to it: a verb of xfs_db, or [`VALID`].
     pub verb: &'static str,
+    /// What it is set to, where the verb is [`VALID`].
+    pub value: Option<u64>,
     /// What becomes of the checksum.
     pub checksum: Checksum,
 }
@@ -67,7 +71,8 @@ impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let stale = if self.checksum == Checksum::Stale { " with a stale checksum" } else { "" };
         let commands = self.place.commands.join("; ");
-        write!(f, "{} [{commands}] {} {}{stale}", self.place.structure, self.field, self.verb)
+        let value = self.value.map(|v| format!(" {v}")).unwrap_or_default();
+        write!(f, "{} [{commands}] {} {}{value}{stale}", self.place.structure, self.field, self.verb)
     }
 }
 
@@ -133,7 +138,8 @@ fn combine(
     let mut all = Vec::new();
     for place in places {
         for field in fields(devices, place)?.into_iter().filter(|f| wanted(f)) {
-            all.extend(VERBS.map(|verb| Case { place: place.clone(), field: field.clone(), verb, checksum }));
+            let case = |verb| Case { place: place.clone(), field: field.clone(), verb, value: None, checksum };
+            all.extend(VERBS.map(case));
         }
     }
     Ok(all)
