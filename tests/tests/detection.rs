@@ -44,7 +44,7 @@ fn what_the_stock_tool_finds_is_found() {
 
 #[test]
 fn another_valid_number_is_found() {
-    for image in ["quota", "realtime"] {
+    for image in ["rmap-1k", "quota", "realtime"] {
         let Some(devices) = corpus::obtain(image) else { continue };
         let manifest = corpus::manifest(image);
         let places = damage::places(&devices, &manifest).unwrap();
