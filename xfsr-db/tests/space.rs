@@ -152,6 +152,7 @@ fn blockget_tells_of_damage() {
         place,
         field: "freeblks".into(),
         verb: "add",
+        value: None,
         checksum: xfsr_tests::damage::Checksum::Right,
     };
     let patch = bench.patch(&case).expect("a patch");
