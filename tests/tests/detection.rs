@@ -84,6 +84,22 @@ const ONCE_MISSED: &[(&str, &str, &str)] = &[
     ("dir block", "bu[0].filetype", "zeroes"),
 ];
 
+/// The same of images whose places the others do not have.
+const ONCE_MISSED_ON: &[(&str, &str, &str, &str)] = &[("quota", "inode never used", "core.forkoff", "lastbit")];
+
+#[test]
+fn what_was_missed_once_on_one_image_is_found() {
+    for (image, structure, field, verb) in ONCE_MISSED_ON {
+        let Some(devices) = corpus::obtain(image) else { continue };
+        let all = damage::cases(&devices, &corpus::manifest(image)).unwrap();
+        let fits = |c: &&Case| c.place.structure == *structure && c.field == *field && c.verb == *verb;
+        let case = all.iter().find(fits).unwrap_or_else(|| panic!("{image} has no {structure} {field}"));
+        let verdicts = try_cases(image, std::slice::from_ref(case));
+        assert!(verdicts.iter().all(|v| v.ours && v.stock == Some(true)), "{verdicts:?}");
+        assert_eq!(verdicts.len(), 1);
+    }
+}
+
 #[test]
 fn what_was_missed_once_is_found() {
     for image in ["rmap-1k", "default"] {
