@@ -2,7 +2,7 @@ use super::{
     BIGTIME_MAX, Dinode, FileKind, Flags, Flags2, Format, Timestamp, check_dinode, seal_dinode, verify_dinode,
 };
 use super::{Fork, extents_in_fork, fork_bytes, root_in_fork, root_pointers_offset};
-use crate::error::{Corruption, ForkKind, Rule};
+use crate::error::{Corruption, ForkKind, Rule, Severity};
 use crate::format::Context;
 use crate::format::btree::{BMBT, BmbtRec, Extent, RTRMAP};
 use crate::geometry::{Geometry, test_geometry};
@@ -109,6 +109,26 @@ fn each_broken_rule_is_named() {
     let mut bytes = file(&g, |_| {});
     bytes[57] ^= 1;
     assert_eq!(verdict(&g, &bytes).map_err(|e| e.rule), Err(Rule::Crc));
+}
+
+#[test]
+fn what_allocation_sets_anyway_is_no_damage_in_a_free_inode() {
+    let g = test_geometry();
+    let severities = |change: fn(&mut Dinode)| {
+        let bytes = file(&g, |d| {
+            d.mode.set(0);
+            d.nlink.set(0);
+            change(d);
+        });
+        let mut all = Vec::new();
+        check_dinode(&bytes, Ino(INO), &Context { geometry: &g, daddr: Daddr(0) }, &mut |c| all.push(c.severity));
+        all
+    };
+    assert_eq!(severities(|_| ()), []);
+    assert_eq!(severities(|d| d.nlink.set(1)), [Severity::Warning]);
+    assert_eq!(severities(|d| d.flags.set((Flags::APPEND | Flags::RTINHERIT).bits())), [Severity::Warning]);
+    assert_eq!(severities(|d| d.flags.set(Flags::NEWRTBM.bits())), [Severity::Corrupt]);
+    assert_eq!(severities(|d| d.nblocks.set(1)), [Severity::Corrupt]);
 }
 
 #[test]
