@@ -154,6 +154,10 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// Whether a block that breaks this rule is something else than was looked for, so that its contents say nothing.
+    pub fn is_foreign(self) -> bool {
+        matches!(self, Self::Magic | Self::Uuid | Self::Truncated | Self::Unreadable)
+    }
     /// The rule's part of the stable code.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -223,6 +227,19 @@ pub struct Location {
 
 fn escaped<S: serde::Serializer>(path: &Option<Vec<u8>>, s: S) -> std::result::Result<S::Ok, S::Error> {
     s.serialize_some(&path.as_deref().map(crate::text::escape))
+}
+
+impl Location {
+    /// Takes from `other` what is not known here.
+    pub(crate) fn complete(&mut self, other: Self) {
+        self.ag = self.ag.or(other.ag);
+        self.agbno = self.agbno.or(other.agbno);
+        self.daddr = self.daddr.or(other.daddr);
+        self.ino = self.ino.or(other.ino);
+        self.fork = self.fork.or(other.fork);
+        self.offset = self.offset.or(other.offset);
+        self.path = self.path.take().or(other.path);
+    }
 }
 
 impl fmt::Display for Location {

@@ -30,21 +30,22 @@ struct Walk<'a, K: Kind, S> {
     last: Vec<Option<(Ptr, Option<Ptr>)>>,
     previous: Option<K::Record>,
     report: Report,
-    block: &'a mut dyn FnMut(Ptr, u16),
+    block: &'a mut dyn FnMut(Ptr, Option<&Node>),
     record: &'a mut dyn FnMut(&K::Record),
     found: &'a mut dyn FnMut(Box<Corruption>),
 }
 
 /// Visits every block and record of a tree and tells of everything that breaks a rule.
 ///
-/// `block` gets each block before its contents, `record` each record in the order of the tree, `found` each finding. Blocks that
-/// cannot be used (unreadable, of another kind or level, seen before) are reported and not followed.
+/// `block` gets each block that a pointer leads to, with its contents where they can be used, before what is in and below it;
+/// `record` each record in the order of the tree, `found` each finding. Blocks that cannot be used (unreadable, of another kind or
+/// level, seen before) are reported and not followed. A pointer may lead anywhere.
 ///
 /// # Errors
 /// Only what is no finding: I/O errors become findings.
 pub fn check<K: Kind, S: Store + Sync>(
     store: &S,
-    block: &mut dyn FnMut(Ptr, u16),
+    block: &mut dyn FnMut(Ptr, Option<&Node>),
     record: &mut dyn FnMut(&K::Record),
     found: &mut dyn FnMut(Box<Corruption>),
 ) -> Result<Report> {
@@ -62,7 +63,8 @@ pub fn check<K: Kind, S: Store + Sync>(
         Ok(root) => {
             walk.last = vec![None; usize::from(root.level()) + 1];
             if let Some(at) = root.at() {
-                walk.enter(at, root.level());
+                walk.enter(at);
+                (walk.block)(at, Some(&root));
             }
             walk.node(&root, true, false);
             for (at, right) in std::mem::take(&mut walk.last).into_iter().flatten() {
@@ -92,14 +94,13 @@ impl<K: Kind, S: Store + Sync> Walk<'_, K, S> {
         self.tell(c);
     }
 
-    fn enter(&mut self, at: Ptr, level: u16) -> bool {
+    fn enter(&mut self, at: Ptr) -> bool {
         if !self.seen.insert(at) {
             self.report.incomplete = true;
             self.tell(corrupt(self.store, Some(at), "pointer", Rule::Loop).found("a block that this tree already has"));
             return false;
         }
         self.report.blocks += 1;
-        (self.block)(at, level);
         true
     }
 
@@ -125,9 +126,9 @@ impl<K: Kind, S: Store + Sync> Walk<'_, K, S> {
     fn node(&mut self, node: &Node, is_root: bool, only_child_of_inode: bool) {
         if let Some(c) = node.damage() {
             let c = self.store.locate(Box::new(c.clone()), node.at());
-            let unusable = matches!(c.rule, Rule::Magic | Rule::Uuid | Rule::Truncated | Rule::Unreadable);
+            let foreign = c.rule.is_foreign();
             self.tell(c);
-            if unusable {
+            if foreign {
                 self.report.incomplete = true;
                 return;
             }
@@ -182,17 +183,19 @@ impl<K: Kind, S: Store + Sync> Walk<'_, K, S> {
                 let c = corrupt(self.store, node.at(), "keys", Rule::Order);
                 self.tell(c.found(K::show(&key)).expected(format_args!("after {}", K::show(&before))));
             }
-            if !self.enter(p, node.level() - 1) {
+            if !self.enter(p) {
                 continue;
             }
             let read = || Node::read_once(self.store, p, node.level() - 1, OnDamage::Keep);
             let child = match leaves.get_mut(i).and_then(Option::take).unwrap_or_else(read) {
                 Ok(c) => c,
                 Err(e) => {
+                    (self.block)(p, None);
                     self.unusable(e, Some(p));
                     continue;
                 }
             };
+            (self.block)(p, Some(&child));
             self.keys(node, i, &key, &child);
             self.node(&child, false, node.at().is_none() && node.len() == 1);
         }

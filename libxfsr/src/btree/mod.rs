@@ -14,7 +14,7 @@ use crate::cache::{BlockRead, OnDamage};
 use crate::error::{Corruption, Result, Rule};
 use crate::format::BlockType;
 use crate::format::btree::{Layout, LongHeader, MAX_LEVELS, ShortHeader};
-use crate::units::{NULL_AGBLOCK, NULL_FSBLOCK};
+use crate::units::{Lsn, NULL_AGBLOCK, NULL_FSBLOCK};
 use std::cmp::Ordering;
 use zerocopy::big_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
@@ -232,6 +232,13 @@ impl Node {
     pub fn damage(&self) -> Option<&Corruption> {
         match &self.held {
             Held::Block(b) => b.damage(),
+            Held::Inline(_) => None,
+        }
+    }
+    /// The LSN that the block carries.
+    pub fn lsn(&self) -> Option<Lsn> {
+        match &self.held {
+            Held::Block(b) => b.lsn(),
             Held::Inline(_) => None,
         }
     }

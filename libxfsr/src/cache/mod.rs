@@ -89,6 +89,10 @@ impl BlockRead {
     pub fn bytes(&self) -> &[u8] {
         &self.guard.bytes
     }
+    /// The LSN that it carries, where its type has one.
+    pub fn lsn(&self) -> Option<Lsn> {
+        (self.guard.kind.lsn)(&self.guard.bytes)
+    }
     /// What its verifier found; always none with [`OnDamage::Fail`].
     pub fn damage(&self) -> Option<&Corruption> {
         self.damage.as_deref()
@@ -435,7 +439,8 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    static ANY: BlockType = BlockType { name: "any", log_type: 0, verify: |_, _| Ok(()), seal: |_, _| {} };
+    static ANY: BlockType =
+        BlockType { name: "any", log_type: 0, lsn: |_| None, verify: |_, _| Ok(()), seal: |_, _| {} };
 
     fn key(n: u64) -> BlockKey {
         BlockKey::one(TargetId(0), Daddr(n * 8), 8)

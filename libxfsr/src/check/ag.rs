@@ -2,15 +2,15 @@
 
 use super::Findings;
 use super::owners::Observed;
-use crate::btree::{self, Kind, Report, kinds};
-use crate::cache::OnDamage;
-use crate::error::{Corruption, Rule};
+use crate::btree::{self, Kind, Node, Report, kinds};
+use crate::cache::{BlockRead, OnDamage};
+use crate::error::{Corruption, Rule, Severity};
 use crate::format::ag::{AGF, AGFL, AGI, Agf, Agi, agfl_slots};
 use crate::format::btree::{
     AllocRec, CHUNK_INODES, HOLEMASK_INODES, InobtRec, REFCOUNT_COW, RefcountRec, RmapRec, owner,
 };
 use crate::space::{AgStore, AgTree};
-use crate::units::{AgBlock, AgIno, AgNumber, NULL_AGBLOCK};
+use crate::units::{AgBlock, AgIno, AgNumber, NULL_AGBLOCK, NULL_AGINO};
 use crate::volume::Volume;
 use parking_lot::Mutex;
 use zerocopy::FromBytes;
@@ -50,22 +50,13 @@ impl Ag<'_> {
         n: u32,
         kind: &'static crate::format::BlockType,
     ) -> Option<T> {
-        match self.volume.ag_header(self.ag, n, kind, OnDamage::Keep) {
-            Ok(b) => {
-                if let Some(c) = b.damage() {
-                    let fatal = matches!(c.rule, Rule::Magic | Rule::Uuid | Rule::Truncated);
-                    self.found.add(Box::new(c.clone()).in_ag(self.ag, None));
-                    if fatal {
-                        return None;
-                    }
-                }
-                T::read_from_prefix(&b).ok().map(|(t, _)| t)
-            }
-            Err(e) => {
-                self.found.add_error(e, || self.bad(kind.name, "block", Rule::Unreadable));
-                None
-            }
-        }
+        let block = self.header_block(n, kind)?;
+        T::read_from_prefix(&block).ok().map(|(t, _)| t)
+    }
+
+    fn header_block(&self, n: u32, kind: &'static crate::format::BlockType) -> Option<BlockRead> {
+        let read = self.volume.ag_header(self.ag, n, kind, OnDamage::Keep);
+        self.found.usable(read, None, &|field, rule| self.bad(kind.name, field, rule))
     }
 
     fn tree<K: Kind>(&mut self, tree: AgTree, owner: u64) -> (Vec<K::Record>, Option<Report>) {
@@ -77,12 +68,16 @@ impl Ag<'_> {
                 return (records, None);
             }
         };
-        let (observed, found) = (&mut self.observed, self.found);
+        let (observed, found, ag, g) = (&mut self.observed, self.found, self.ag, &self.volume.geometry);
         let report = btree::check::<K, _>(
             &store,
-            &mut |p, _| {
-                let at = u32::try_from(p.0).unwrap_or(u32::MAX);
-                observed.push(Observed { start: at, count: 1, owner, offset: 0 });
+            &mut |p, node| {
+                let at = AgBlock(u32::try_from(p.0).unwrap_or(u32::MAX));
+                if g.is_valid_agbno(ag, at) {
+                    observed.push(Observed { start: at.0, count: 1, owner, offset: 0 });
+                }
+                let bad = || Corruption::new(K::NAME, "lsn", Rule::Lsn).in_ag(ag, Some(at));
+                found.lsn(node.and_then(Node::lsn), bad);
             },
             &mut |r| records.push(*r),
             &mut |c| found.add(c),
@@ -171,16 +166,7 @@ impl Ag<'_> {
     fn free_list(&mut self, agf: &Agf) {
         let (first, last, count) = (agf.flfirst.get(), agf.fllast.get(), agf.flcount.get());
         let slots = self.volume.geometry.agfl_slots();
-        let block = match self.volume.ag_header(self.ag, 3, &AGFL, OnDamage::Keep) {
-            Ok(b) => b,
-            Err(e) => return self.found.add_error(e, || self.bad("agfl", "block", Rule::Unreadable)),
-        };
-        if let Some(c) = block.damage() {
-            self.found.add(Box::new(c.clone()).in_ag(self.ag, None));
-            if matches!(c.rule, Rule::Magic | Rule::Uuid) {
-                return;
-            }
-        }
+        let Some(block) = self.header_block(3, &AGFL) else { return };
         if first >= slots || last >= slots || count > slots {
             return;
         }
@@ -241,11 +227,6 @@ impl Ag<'_> {
         let start = r.startino.get();
         let place = AgBlock(start >> g.inopb_log);
         let bad = |field, rule| Corruption::new(tree, field, rule).in_ag(self.ag, Some(place));
-        let align = if g.features.version.contains(crate::format::features::Version::ALIGN) {
-            if sparse { g.sparse_align.max(1) } else { g.inode_align.max(1) }
-        } else {
-            1
-        };
         let holes = r.holes(sparse);
         let first = start.saturating_add(holes.trailing_ones().min(60));
         let last = start.saturating_add(63 - holes.leading_ones().min(63));
@@ -257,7 +238,9 @@ impl Ag<'_> {
             self.found.add(bad("startino", Rule::Range).found(start).expected("a chunk inside this AG"));
             return false;
         }
-        if g.chunk_blocks() > 1 && align > 1 && !place.0.is_multiple_of(align.min(g.chunk_blocks())) {
+        // Also a chunk with holes starts where a whole one would; of free inodes only the chunk is required.
+        let align = if tree == "finobt" { g.cluster_align().min(g.chunk_blocks()) } else { g.cluster_align() };
+        if !place.0.is_multiple_of(align) {
             self.found
                 .add(bad("startino", Rule::Range).found(start).expected(format_args!("aligned to {align} blocks")));
         }
@@ -268,6 +251,13 @@ impl Ag<'_> {
             self.found.add(
                 bad("freecount", Rule::Count).found(r.freecount(sparse)).expected((r.free.get() & !holes).count_ones()),
             );
+        }
+        // Inodes are made and freed in clusters.
+        let cluster = (g.cluster_blocks() << g.inopb_log).min(CHUNK_INODES);
+        let part = |i: u32| holes >> i & (u64::MAX >> (64 - cluster));
+        if (0..CHUNK_INODES).step_by(cluster as usize).any(|i| ![0, u64::MAX >> (64 - cluster)].contains(&part(i))) {
+            let c = bad("holemask", Rule::Range).found(format_args!("{holes:#x}"));
+            self.found.add(c.expected(format_args!("holes of whole clusters of {cluster} inodes")));
         }
         if r.free.get() & holes != holes {
             self.found
@@ -307,6 +297,12 @@ impl Ag<'_> {
         let g = &self.volume.geometry;
         let sparse = g.features.sparse_inodes();
         let (records, report) = self.tree::<kinds::Inobt>(AgTree::Ino, owner::INOBT);
+        for (field, ino) in [("newino", agi.newino.get()), ("dirino", agi.dirino.get())] {
+            if ino != NULL_AGINO && !g.is_valid_agino(self.ag, AgIno(ino)) {
+                let c = self.bad("agi", field, Rule::Range).severity(Severity::CrossReference);
+                self.found.add(c.found(ino).expected("an inode of this AG, or none"));
+            }
+        }
         let (mut count, mut free) = (0u64, 0u64);
         let mut kept = Vec::with_capacity(records.len());
         for r in &records {

@@ -4,7 +4,7 @@ use super::Findings;
 use super::owners::{Batch, Observed};
 use super::realtime::RtExtent;
 use crate::btree::kinds::{Bmap, Refcount, Rmap};
-use crate::btree::{self, Ptr};
+use crate::btree::{self, Node, Ptr};
 use crate::error::{Corruption, ForkKind, Rule};
 use crate::format::btree::{Extent, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_UNWRITTEN};
 use crate::format::inode::{Dinode, Format, extents_in_fork, fork_bytes};
@@ -87,8 +87,11 @@ fn metadata_tree(
     own: &mut Vec<(AgNumber, Observed)>,
 ) -> bool {
     let store = ForkStore::metadata(volume, ino, inode, tree);
-    let mut block = |p: Ptr, _| {
+    let mut block = |p: Ptr, node: Option<&Node>| {
         let (ag, start) = volume.geometry.split(FsBlock(p.0));
+        let name = if tree == MetaTree::Rmap { "rtrmapbt" } else { "rtrefcountbt" };
+        let bad = || Corruption::new(name, "lsn", Rule::Lsn).in_inode(ino).in_ag(ag, Some(start));
+        found.lsn(node.and_then(Node::lsn), bad);
         if volume.geometry.is_valid_fsblock(FsBlock(p.0)) {
             own.push((ag, Observed { start: start.0, count: 1, owner: ino.0, offset: RMAP_BMBT_BLOCK }));
         }
@@ -130,8 +133,10 @@ pub(super) fn check(
                 let mut own = Vec::new();
                 let report = btree::check::<Bmap, _>(
                     &store,
-                    &mut |p, _| {
+                    &mut |p, node| {
                         let (ag, start) = volume.geometry.split(FsBlock(p.0));
+                        let bad = || Corruption::new("bmbt", "lsn", Rule::Lsn).in_inode(ino).in_ag(ag, Some(start));
+                        found.lsn(node.and_then(Node::lsn), bad);
                         if volume.geometry.is_valid_fsblock(FsBlock(p.0)) {
                             own.push((ag, Observed { start: start.0, count: 1, owner: ino.0, offset: flags }));
                         }

@@ -22,10 +22,11 @@ mod report;
 mod superblock;
 mod values;
 
+use crate::cache::BlockRead;
 use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule, Severity};
 use crate::journal::{LogState, log_state};
-use crate::units::AgBlock;
+use crate::units::{AgBlock, AgNumber, Ino, Lsn};
 use crate::volume::Volume;
 use parking_lot::Mutex;
 use rayon::prelude::*;
@@ -89,12 +90,17 @@ impl Outcome {
     }
 }
 
+/// Who a block says it belongs to.
+pub(crate) type OwnerOf = fn(&[u8]) -> Option<Ino>;
+
 /// Collects findings from all threads.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     kept: Mutex<Vec<Corruption>>,
     total: AtomicU64,
     not_checked: Mutex<Vec<NotChecked>>,
+    /// The head of the log, where it is known and nothing waits to be replayed.
+    head: Option<Lsn>,
 }
 
 impl Findings {
@@ -106,6 +112,50 @@ impl Findings {
     }
     pub(crate) fn skip(&self, what: &'static str, why: impl ToString) {
         self.not_checked.lock().push(NotChecked { what, why: why.to_string() });
+    }
+    /// Tells where an LSN lies ahead of the log: the kernel refuses such a block, because a later replay could not tell which of
+    /// both is newer.
+    pub(crate) fn lsn(&self, lsn: Option<Lsn>, bad: impl FnOnce() -> Box<Corruption>) {
+        // All ones are no LSN.
+        if let (Some(lsn), Some(head)) = (lsn.filter(|l| l.0 != u64::MAX), self.head)
+            && lsn > head
+        {
+            let show = |l: Lsn| format!("cycle {} block {}", l.cycle(), l.block());
+            self.add(bad().found(show(lsn)).expected(format_args!("at most the log's head, {}", show(head))));
+        }
+    }
+    /// Takes a block of metadata that was read damaged or not: tells what is wrong with it, and gives none where it is not what was
+    /// looked for. `bad` makes a corruption of the structure with its place; `owner` is who the block says it belongs to, and who
+    /// must be.
+    pub(crate) fn usable(
+        &self,
+        read: Result<BlockRead>,
+        owner: Option<(OwnerOf, Ino)>,
+        bad: &dyn Fn(&'static str, Rule) -> Box<Corruption>,
+    ) -> Option<BlockRead> {
+        let block = match read {
+            Ok(block) => block,
+            Err(e) => {
+                self.add_error(e, || bad("block", Rule::Unreadable));
+                return None;
+            }
+        };
+        if let Some(c) = block.damage() {
+            let foreign = c.rule.is_foreign();
+            let mut c = Box::new(c.clone());
+            c.at.complete(bad("block", c.rule).at);
+            self.add(c);
+            if foreign {
+                return None;
+            }
+        }
+        self.lsn(block.lsn(), || bad("lsn", Rule::Lsn));
+        if let Some((of, wanted)) = owner
+            && let Some(o) = of(&block).filter(|o| *o != wanted)
+        {
+            self.add(bad("owner", Rule::Owner).found(o).expected(wanted));
+        }
+        Some(block)
     }
     /// Adds an error: a corruption as it is, anything else as "unreadable".
     pub(crate) fn add_error(&self, e: Error, otherwise: impl FnOnce() -> Box<Corruption>) {
@@ -169,7 +219,7 @@ pub fn survey(volume: &Volume, control: &Control<'_>) -> Result<Survey> {
 }
 
 fn run(volume: &Volume, control: &Control<'_>, keep: Option<&mut Vec<Vec<BlockOwner>>>) -> Result<Outcome> {
-    let found = Findings::default();
+    let mut found = Findings::default();
     let mut outcome = Outcome::default();
     control.begin("superblocks and log");
     superblock::check(volume, &found);
@@ -179,7 +229,12 @@ fn run(volume: &Volume, control: &Control<'_>, keep: Option<&mut Vec<Vec<BlockOw
             let what = if keep.is_some() { "what the log holds" } else { "everything but superblocks" };
             found.skip(what, "the log is dirty: mount and unmount the filesystem to replay it");
         }
-        Ok(LogState::Clean { .. }) => {}
+        Ok(LogState::Clean { head }) => {
+            found.head = Some(head);
+            let primary = volume.superblock.lsn.get();
+            let bad = || Corruption::new("sb", "lsn", Rule::Lsn).in_ag(AgNumber(0), None);
+            found.lsn(Some(Lsn(primary)).filter(|_| volume.superblock_from == AgNumber(0)), bad);
+        }
         Ok(LogState::Absent) => {
             return Err(Error::invalid("the log is on a device of its own, which was not given: it could be dirty"));
         }

@@ -10,8 +10,9 @@ use crate::format::attr::{
     ATTR_ANY, AttrFlags, AttrLeaf, LEAF_MAGIC, ShortAttrs, Value, hash_attr, owner_of, verify_acl, verify_short,
 };
 use crate::format::inode::{Dinode, Format, fork_bytes};
+use crate::format::symlink::SYMLINK;
 use crate::inode::{Inode, file};
-use crate::units::{FileBlock, Ino};
+use crate::units::{FileBlock, FsBlock, Ino};
 use crate::volume::Volume;
 
 struct Attrs<'a> {
@@ -25,25 +26,8 @@ struct Attrs<'a> {
 impl Owner for Attrs<'_> {
     const LEAF: u16 = LEAF_MAGIC;
     fn read(&self, at: u64) -> Option<BlockRead> {
-        match attr::block(self.volume, self.inode, FileBlock(at), &ATTR_ANY, OnDamage::Keep) {
-            Ok(block) => {
-                if let Some(c) = block.damage() {
-                    let fatal = matches!(c.rule, Rule::Magic | Rule::Uuid | Rule::Truncated);
-                    self.tell(Box::new(c.clone()).in_fork(ForkKind::Attr, Some(FileBlock(at))));
-                    if fatal {
-                        return None;
-                    }
-                }
-                if let Some(o) = owner_of(&block).filter(|o| *o != self.inode.ino) {
-                    self.tell(self.bad("owner", Rule::Owner, at).found(o).expected(self.inode.ino));
-                }
-                Some(block)
-            }
-            Err(e) => {
-                self.found.add_error(e, || self.bad("block", Rule::Unreadable, at));
-                None
-            }
-        }
+        let read = attr::block(self.volume, self.inode, FileBlock(at), &ATTR_ANY, OnDamage::Keep);
+        self.found.usable(read, Some((owner_of, self.inode.ino)), &|field, rule| self.bad(field, rule, at))
     }
     fn bad(&self, field: &'static str, rule: Rule, at: u64) -> Box<Corruption> {
         Corruption::new("xattr", field, rule).in_inode(self.inode.ino).in_fork(ForkKind::Attr, Some(FileBlock(at)))
@@ -140,9 +124,20 @@ pub(super) fn check(
                 let c = at(Corruption::new("symlink", "target", Rule::Name));
                 found.add(c.found("a zero byte").expected("none inside the target"));
             }
-            Ok(_) => {}
+            Ok(_) => link_lsns(volume, found, &inode),
             Err(Error::Corrupt(c)) => found.add(at(c)),
             Err(other) => found.add(at(Corruption::new("symlink", "target", Rule::Unreadable)).found(other)),
+        }
+    }
+}
+
+/// Compares the LSNs of a link's blocks, which are sound else, with the log.
+fn link_lsns(volume: &Volume, found: &Findings, inode: &Inode) {
+    // One that lies in the inode has none.
+    for e in inode.extents(volume, ForkKind::Data).unwrap_or_default() {
+        if let Ok(block) = volume.block(FsBlock(e.start), &SYMLINK, OnDamage::Keep) {
+            let bad = || Corruption::new("symlink", "lsn", Rule::Lsn).in_inode(inode.ino);
+            found.lsn(block.lsn(), || bad().in_fork(ForkKind::Data, Some(FileBlock(e.offset))));
         }
     }
 }

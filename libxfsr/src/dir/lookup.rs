@@ -9,10 +9,8 @@ use crate::format::inode::Format;
 use crate::inode::Inode;
 use crate::units::{FileBlock, Ino};
 use crate::volume::Volume;
+use std::collections::HashSet;
 use std::ops::ControlFlow;
-
-/// Leaves that may hold one hash before the chain of siblings is taken for a loop: more than any directory has.
-const MAX_CHAIN: u32 = 1 << 20;
 
 /// The inode that a name leads to; none if the directory has no such name.
 ///
@@ -45,7 +43,9 @@ pub fn lookup(volume: &Volume, inode: &Inode, name: &[u8]) -> Result<Option<Ino>
         let next = FileBlock(u64::from(entry.before.get()));
         index = read_index(volume, inode, next)?;
     }
-    for _ in 0..MAX_CHAIN {
+    // Whatever the siblings say, no leaf is looked at twice.
+    let mut seen = HashSet::new();
+    loop {
         let leaf = Leaf::from_bytes(&index).ok_or_else(|| bad(inode.ino, "leaf", Rule::Truncated))?;
         for e in leaf.find(hash) {
             if let Some(ino) = matches(volume, inode, e.address.get(), name)? {
@@ -58,9 +58,11 @@ pub fn lookup(volume: &Volume, inode: &Inode, name: &[u8]) -> Result<Option<Ino>
         if forw == 0 || last != Some(hash) {
             return Ok(None);
         }
+        if !seen.insert(forw) {
+            return Err(bad(inode.ino, "forw", Rule::Loop).into());
+        }
         index = read_index(volume, inode, FileBlock(u64::from(forw)))?;
     }
-    Err(bad(inode.ino, "forw", Rule::Loop).into())
 }
 
 fn read_index(volume: &Volume, inode: &Inode, at: FileBlock) -> Result<crate::cache::BlockRead> {

@@ -3,7 +3,7 @@
 //!
 //! Book: chapter "Allocation Groups".
 
-use super::{BlockType, Context, check_crc, check_magic, check_uuid, put_lsn, seal_checksum, view};
+use super::{BlockType, Context, check_crc, check_magic, check_uuid, lsn_at, put_lsn, seal_checksum, view};
 use crate::error::{Corruption, Rule, Verdict};
 use crate::units::{AgNumber, NULL_AGBLOCK, NULL_AGINO};
 use std::mem::offset_of;
@@ -210,6 +210,7 @@ fn verify_agfl(bytes: &[u8], at: &Context<'_>) -> Verdict {
 pub static AGF: BlockType = BlockType {
     name: "agf",
     log_type: 5,
+    lsn: |b| lsn_at(b, offset_of!(Agf, lsn)),
     verify: verify_agf,
     seal: |b, lsn| {
         put_lsn(b, offset_of!(Agf, lsn), lsn);
@@ -220,6 +221,7 @@ pub static AGF: BlockType = BlockType {
 pub static AGI: BlockType = BlockType {
     name: "agi",
     log_type: 7,
+    lsn: |b| lsn_at(b, offset_of!(Agi, lsn)),
     verify: verify_agi,
     seal: |b, lsn| {
         put_lsn(b, offset_of!(Agi, lsn), lsn);
@@ -230,6 +232,7 @@ pub static AGI: BlockType = BlockType {
 pub static AGFL: BlockType = BlockType {
     name: "agfl",
     log_type: 6,
+    lsn: |b| lsn_at(b, offset_of!(Agfl, lsn)),
     verify: verify_agfl,
     seal: |b, lsn| {
         put_lsn(b, offset_of!(Agfl, lsn), lsn);

@@ -3,7 +3,9 @@
 //! A leaf is header, records. A node is header, keys (room for the maximum), pointers; trees of overlapping records (the
 //! reverse mappings) have a low and a high key for each pointer. Book: chapter "B+trees".
 
-use super::{BlockType, Context, check_address, check_crc, check_magic, check_uuid, put_lsn, seal_checksum, view};
+use super::{
+    BlockType, Context, check_address, check_crc, check_magic, check_uuid, lsn_at, put_lsn, seal_checksum, view,
+};
 use crate::error::{Corruption, Rule, Verdict};
 use crate::units::{NULL_AGBLOCK, NULL_FSBLOCK};
 use std::mem::offset_of;
@@ -407,12 +409,21 @@ fn seal_long(b: &mut [u8], lsn: crate::units::Lsn) {
     seal_checksum(b, offset_of!(LongHeader, crc));
 }
 
+fn lsn_short(b: &[u8]) -> Option<crate::units::Lsn> {
+    lsn_at(b, offset_of!(ShortHeader, lsn))
+}
+
+fn lsn_long(b: &[u8]) -> Option<crate::units::Lsn> {
+    lsn_at(b, offset_of!(LongHeader, lsn))
+}
+
 macro_rules! tree {
-    ($(#[$doc:meta])* $static:ident, $name:literal, $magic:ident, $layout:ident, $verify:ident, $seal:ident) => {
+    ($(#[$doc:meta])* $static:ident, $name:literal, $magic:ident, $layout:ident, $verify:ident, $seal:ident, $lsn:ident) => {
         $(#[$doc])*
         pub static $static: BlockType = BlockType {
             name: $name,
             log_type: 4,
+            lsn: $lsn,
             verify: |b, at| $verify($name, $magic, &$layout, b, at),
             seal: $seal,
         };
@@ -420,23 +431,23 @@ macro_rules! tree {
 }
 
 tree!(/// Free space by block.
-    BNOBT_BLOCK, "bnobt", BNOBT_MAGIC, ALLOC, verify_short, seal_short);
+    BNOBT_BLOCK, "bnobt", BNOBT_MAGIC, ALLOC, verify_short, seal_short, lsn_short);
 tree!(/// Free space by size.
-    CNTBT_BLOCK, "cntbt", CNTBT_MAGIC, ALLOC, verify_short, seal_short);
+    CNTBT_BLOCK, "cntbt", CNTBT_MAGIC, ALLOC, verify_short, seal_short, lsn_short);
 tree!(/// Inode chunks.
-    INOBT_BLOCK, "inobt", INOBT_MAGIC, INO, verify_short, seal_short);
+    INOBT_BLOCK, "inobt", INOBT_MAGIC, INO, verify_short, seal_short, lsn_short);
 tree!(/// Inode chunks with free inodes.
-    FINOBT_BLOCK, "finobt", FINOBT_MAGIC, INO, verify_short, seal_short);
+    FINOBT_BLOCK, "finobt", FINOBT_MAGIC, INO, verify_short, seal_short, lsn_short);
 tree!(/// Reverse mappings.
-    RMAPBT_BLOCK, "rmapbt", RMAPBT_MAGIC, RMAP, verify_short, seal_short);
+    RMAPBT_BLOCK, "rmapbt", RMAPBT_MAGIC, RMAP, verify_short, seal_short, lsn_short);
 tree!(/// Reference counts.
-    REFCOUNTBT_BLOCK, "refcountbt", REFCOUNTBT_MAGIC, REFCOUNT, verify_short, seal_short);
+    REFCOUNTBT_BLOCK, "refcountbt", REFCOUNTBT_MAGIC, REFCOUNT, verify_short, seal_short, lsn_short);
 tree!(/// Extents of a fork.
-    BMBT_BLOCK, "bmbt", BMBT_MAGIC, BMBT, verify_long, seal_long);
+    BMBT_BLOCK, "bmbt", BMBT_MAGIC, BMBT, verify_long, seal_long, lsn_long);
 tree!(/// Reverse mappings of a realtime group.
-    RTRMAPBT_BLOCK, "rtrmapbt", RTRMAPBT_MAGIC, RTRMAP, verify_long, seal_long);
+    RTRMAPBT_BLOCK, "rtrmapbt", RTRMAPBT_MAGIC, RTRMAP, verify_long, seal_long, lsn_long);
 tree!(/// Reference counts of a realtime group.
-    RTREFCOUNTBT_BLOCK, "rtrefcountbt", RTREFCOUNTBT_MAGIC, RTREFCOUNT, verify_long, seal_long);
+    RTREFCOUNTBT_BLOCK, "rtrefcountbt", RTREFCOUNTBT_MAGIC, RTREFCOUNT, verify_long, seal_long, lsn_long);
 
 #[cfg(test)]
 mod tests {

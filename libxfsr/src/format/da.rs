@@ -3,7 +3,7 @@
 //! An index block starts with its siblings and a 16-bit magic number (as v4 had them), then checksum, own address, LSN, UUID
 //! and owner. Book: chapters "Directories", "Extended Attributes".
 
-use super::{BlockType, Context, check_address, check_crc, check_uuid, put_lsn, seal_checksum, view};
+use super::{BlockType, Context, check_address, check_crc, check_uuid, lsn_at, put_lsn, seal_checksum, view};
 use crate::error::{Corruption, Rule, Verdict};
 use crate::units::Lsn;
 use std::mem::offset_of;
@@ -123,6 +123,11 @@ pub(crate) fn verify_info(name: &'static str, magics: &[u16], bytes: &[u8], at: 
     check_address(name, "bno", info.blkno.get(), at)
 }
 
+/// The LSN of an index block.
+pub(crate) fn lsn_info(bytes: &[u8]) -> Option<Lsn> {
+    lsn_at(bytes, offset_of!(BlockInfo, lsn))
+}
+
 /// Stamps LSN and checksum of an index block.
 pub(crate) fn seal_info(bytes: &mut [u8], lsn: Lsn) {
     put_lsn(bytes, offset_of!(BlockInfo, lsn), lsn);
@@ -171,7 +176,8 @@ fn verify_node(bytes: &[u8], at: &Context<'_>) -> Verdict {
 }
 
 /// Node of a directory's or an attribute fork's index.
-pub static DA_NODE: BlockType = BlockType { name: "danode", log_type: 15, verify: verify_node, seal: seal_info };
+pub static DA_NODE: BlockType =
+    BlockType { name: "danode", log_type: 15, lsn: lsn_info, verify: verify_node, seal: seal_info };
 
 #[cfg(test)]
 mod tests {

@@ -41,6 +41,8 @@ pub struct BlockType {
     pub name: &'static str,
     /// How the journal's buffer items name it (bits 11 to 15 of their flags).
     pub log_type: u8,
+    /// The LSN that the block carries; none for types that have none, or for which XFS does not look at it.
+    pub lsn: fn(&[u8]) -> Option<Lsn>,
     /// Checks magic, CRC, UUID, own address and the block's internal rules.
     pub verify: fn(&[u8], &Context<'_>) -> Verdict,
     /// Stamps LSN and CRC.
@@ -76,6 +78,12 @@ pub fn seal_checksum(bytes: &mut [u8], crc_offset: usize) {
     if let Some(b) = bytes.get_mut(crc_offset..).and_then(|b| b.first_chunk_mut::<4>()) {
         *b = [c as u8, (c >> 8) as u8, (c >> 16) as u8, (c >> 24) as u8];
     }
+}
+
+/// The LSN at `offset` (big-endian); none where that is outside.
+pub(crate) fn lsn_at(bytes: &[u8], offset: usize) -> Option<Lsn> {
+    let b = bytes.get(offset..)?.first_chunk::<8>()?;
+    Some(Lsn(u64::from_be_bytes(*b)))
 }
 
 /// Stores an LSN at `offset` (big-endian).

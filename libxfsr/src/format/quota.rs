@@ -180,7 +180,7 @@ fn verify(bytes: &[u8], at: &Context<'_>) -> Verdict {
 
 /// One block of a quota file. Its slots have their own checksums: who changes one calls [`seal_slot`], and sealing the block does
 /// nothing. The journal's type depends on the file: see [`log_type`].
-pub static DQUOT_BLOCK: BlockType = BlockType { name: "dquot", log_type: 1, verify, seal: |_, _| {} };
+pub static DQUOT_BLOCK: BlockType = BlockType { name: "dquot", log_type: 1, lsn: |_| None, verify, seal: |_, _| {} };
 
 /// How the journal names a block of that kind's quota file.
 pub fn log_type(kind: DquotType) -> u8 {

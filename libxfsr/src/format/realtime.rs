@@ -5,7 +5,9 @@
 //! order of the machine that wrote them (little-endian here); with groups each block has a header and its words are
 //! big-endian. Book: chapter "Real-time Devices"; the headers and the superblock were observed.
 
-use super::{BlockType, Context, check_address, check_crc, check_magic, check_uuid, put_lsn, seal_checksum, view};
+use super::{
+    BlockType, Context, check_address, check_crc, check_magic, check_uuid, lsn_at, put_lsn, seal_checksum, view,
+};
 use crate::error::{Corruption, Rule, Verdict};
 use crate::geometry::Geometry;
 use std::mem::offset_of;
@@ -168,6 +170,10 @@ fn verify_headed(name: &'static str, magic: u32, bytes: &[u8], at: &Context<'_>)
     check_address(name, "bno", h.blkno.get(), at)
 }
 
+fn lsn_headed(bytes: &[u8]) -> Option<crate::units::Lsn> {
+    lsn_at(bytes, offset_of!(RtBlockHeader, lsn))
+}
+
 fn seal_headed(magic: u32, bytes: &mut [u8], lsn: crate::units::Lsn) {
     // Only blocks with a header have room for LSN and checksum.
     if bytes.first_chunk::<4>().is_some_and(|m| U32::from_bytes(*m).get() == magic) {
@@ -198,6 +204,7 @@ fn verify_super(bytes: &[u8], at: &Context<'_>) -> Verdict {
 pub static RT_BITMAP: BlockType = BlockType {
     name: "rtbitmap",
     log_type: 19,
+    lsn: lsn_headed,
     verify: |b, at| verify_headed("rtbitmap", BITMAP_MAGIC, b, at),
     seal: |b, lsn| seal_headed(BITMAP_MAGIC, b, lsn),
 };
@@ -205,19 +212,21 @@ pub static RT_BITMAP: BlockType = BlockType {
 pub static RT_SUMMARY: BlockType = BlockType {
     name: "rtsummary",
     log_type: 20,
+    lsn: lsn_headed,
     verify: |b, at| verify_headed("rtsummary", SUMMARY_MAGIC, b, at),
     seal: |b, lsn| seal_headed(SUMMARY_MAGIC, b, lsn),
 };
 /// Block of a bitmap without groups: bare words, in which any bits are right.
 pub static RT_BITMAP_BARE: BlockType =
-    BlockType { name: "rtbitmap-bare", log_type: 19, verify: |_, _| Ok(()), seal: |_, _| {} };
+    BlockType { name: "rtbitmap-bare", log_type: 19, lsn: |_| None, verify: |_, _| Ok(()), seal: |_, _| {} };
 /// Block of a summary without groups.
 pub static RT_SUMMARY_BARE: BlockType =
-    BlockType { name: "rtsummary-bare", log_type: 20, verify: |_, _| Ok(()), seal: |_, _| {} };
+    BlockType { name: "rtsummary-bare", log_type: 20, lsn: |_| None, verify: |_, _| Ok(()), seal: |_, _| {} };
 /// First block of a realtime device with groups. It is written with the primary superblock and never logged.
 pub static RT_SUPER: BlockType = BlockType {
     name: "rgsuper",
     log_type: 0,
+    lsn: |_| None,
     verify: verify_super,
     seal: |b, _| seal_checksum(b, offset_of!(RtSuperblock, crc)),
 };

@@ -130,6 +130,7 @@ fn verify(bytes: &[u8], at: &Context<'_>) -> Verdict {
 pub static SUPERBLOCK: BlockType = BlockType {
     name: "sb",
     log_type: 18,
+    lsn: |b| super::lsn_at(b, std::mem::offset_of!(Superblock, lsn)),
     verify,
     seal: |b, lsn| {
         super::put_lsn(b, std::mem::offset_of!(Superblock, lsn), lsn);

@@ -1,7 +1,9 @@
 //! Targets of symbolic links that do not fit into the inode: blocks of the data fork, each with a header that says which part of
 //! the target it holds. Book: chapter "Symbolic Links".
 
-use super::{BlockType, Context, check_address, check_crc, check_magic, check_uuid, put_lsn, seal_checksum, view};
+use super::{
+    BlockType, Context, check_address, check_crc, check_magic, check_uuid, lsn_at, put_lsn, seal_checksum, view,
+};
 use crate::error::{Corruption, Rule, Verdict};
 use crate::geometry::Geometry;
 use crate::units::Ino;
@@ -78,6 +80,7 @@ fn verify(bytes: &[u8], at: &Context<'_>) -> Verdict {
 pub static SYMLINK: BlockType = BlockType {
     name: "symlink",
     log_type: 9,
+    lsn: |b| lsn_at(b, offset_of!(SymlinkHeader, lsn)),
     verify,
     seal: |b, lsn| {
         put_lsn(b, offset_of!(SymlinkHeader, lsn), lsn);

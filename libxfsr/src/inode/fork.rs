@@ -80,7 +80,7 @@ impl Store for ForkStore<'_> {
     }
     fn read_once(&self, at: Ptr, damage: OnDamage) -> Result<BlockRead> {
         let (ag, agbno) = self.volume.geometry.split(FsBlock(at.0));
-        self.volume.ag_block_once(ag, agbno, &BMBT_BLOCK, damage)
+        self.volume.ag_block_once(ag, agbno, self.block_type, damage)
     }
     fn readahead(&self, blocks: &mut dyn Iterator<Item = Ptr>) {
         self.volume.readahead(blocks.map(|p| self.volume.geometry.split(FsBlock(p.0))));

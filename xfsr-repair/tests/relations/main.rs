@@ -2,6 +2,7 @@
 //! kernel wrote, so that all checksums are right, and must be found; where the stock tool knows it, it must say the same.
 
 mod bench;
+mod blocks;
 mod links;
 mod numbers;
 mod old_kernels;

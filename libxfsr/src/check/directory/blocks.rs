@@ -43,6 +43,11 @@ impl Map {
         let i = self.extents.partition_point(|e| e.offset <= block).checked_sub(1)?;
         self.extents.get(i).filter(|e| block < e.offset.saturating_add(e.count))
     }
+    /// The first block of `from..to` that is mapped.
+    fn first_in(&self, from: u64, to: u64) -> Option<u64> {
+        let i = self.extents.partition_point(|e| e.offset.saturating_add(e.count) <= from);
+        self.extents.get(i).map(|e| e.offset.max(from)).filter(|b| *b < to)
+    }
     /// First blocks of all directory blocks in `from..to`; each directory block is `step` blocks.
     fn blocks(&self, from: u64, to: u64, step: u64) -> impl Iterator<Item = u64> + '_ {
         let mut last = None;
@@ -97,29 +102,7 @@ impl<'a> Dir<'a> {
     pub(super) fn read(&self, map: &Map, at: u64, kind: &'static BlockType) -> Option<BlockRead> {
         let v = self.pass.volume;
         let read = self.key(map, at).and_then(|k| v.cache.read_once(&k, kind, &v.geometry, OnDamage::Keep));
-        match read {
-            Ok(block) => {
-                if let Some(c) = block.damage() {
-                    let fatal = matches!(c.rule, Rule::Magic | Rule::Uuid | Rule::Truncated);
-                    let mut c = Box::new(c.clone());
-                    c.at.offset = Some(FileBlock(at));
-                    self.tell(c);
-                    if fatal {
-                        return None;
-                    }
-                }
-                let owner = owner_of(&block);
-                if owner.is_some_and(|o| o != self.ino) {
-                    let c = self.bad("owner", Rule::Owner, Some(at)).expected(self.ino);
-                    self.tell(c.found(owner.map_or(0, |o| o.0)));
-                }
-                Some(block)
-            }
-            Err(e) => {
-                self.pass.found.add_error(e, || self.bad("block", Rule::Unreadable, Some(at)));
-                None
-            }
-        }
+        self.pass.found.usable(read, Some((owner_of, self.ino)), &|field, rule| self.bad(field, rule, Some(at)))
     }
 
     /// Reads one data block: notes its entries in `index`, and returns its largest unused piece.
@@ -168,10 +151,16 @@ impl<'a> Dir<'a> {
         let single = core.size.get() == u64::from(g.dir_block_size) && map.find(leaf).is_none();
         let mut index: Vec<Indexed> = Vec::new();
         let mut bests: Vec<u16> = Vec::new();
-        // Far behind the end the map is to blame, and nothing there is read; the size disagrees in any case.
+        // Far behind the end the map is to blame, and nothing there is read.
         let end = (core.size.get() >> g.block_log).saturating_add(step.saturating_mul(MAX_UNUSABLE.into()));
         let blocks: Vec<u64> = map.blocks(0, leaf.min(end), step).collect();
         let mut whole = true;
+        if let Some(far) = map.first_in(end, leaf) {
+            whole = false;
+            self.tell(
+                self.bad("block", Rule::Extra, Some(far)).expected(format_args!("none far behind {} bytes", core.size)),
+            );
+        }
         let kind = if single { &DIR_BLOCK } else { &DIR_DATA };
         for part in self.parts(&map, &blocks, kind, single) {
             whole &= part.whole;
@@ -269,6 +258,16 @@ impl<'a> Dir<'a> {
         let capacity = Free::capacity(g.dir_block_size as usize);
         let (mut next, mut unusable) = (0, 0);
         for at in map.blocks(free, u64::MAX, step) {
+            let first = ((at - free) / step) as usize * capacity;
+            // Where data blocks are gone, their free block may be gone too.
+            let lost = |from: usize| bests.get(from..first.min(bests.len())).unwrap_or(&[]);
+            if let Some(i) = lost(next).iter().position(|b| *b != NULL_DATA_OFFSET) {
+                let c = self.bad("free", Rule::Missing, Some(at));
+                self.tell(
+                    c.found(format_args!("data blocks from {first}")).expected(format_args!("from {}", next + i)),
+                );
+            }
+            next = first.saturating_add(capacity);
             let Some(block) = self.read(map, at, &DIR_FREE) else {
                 unusable += 1;
                 if unusable >= MAX_UNUSABLE {
@@ -277,7 +276,6 @@ impl<'a> Dir<'a> {
                 continue;
             };
             let Some(index) = Free::from_bytes(&block) else { continue };
-            let first = ((at - free) / step) as usize * capacity;
             if index.header.firstdb.get() as usize != first {
                 self.tell(self.bad("firstdb", Rule::Mismatch, Some(at)).found(index.header.firstdb).expected(first));
             }

@@ -3,6 +3,7 @@
 use super::Section;
 use super::owners::Used;
 use crate::cache::{BlockRead, OnDamage};
+use crate::check::OwnerOf;
 use crate::error::{Corruption, Error, ForkKind, Rule, Severity};
 use crate::format::BlockType;
 use crate::format::btree::Extent;
@@ -48,27 +49,10 @@ impl Words32<'_> {
         let e = self.extents.get(i).filter(|e| at - e.offset < e.count)?;
         let fsb = FsBlock(e.start.checked_add(at - e.offset)?);
         let found = self.section.found;
-        let block = match self.section.volume.block(fsb, self.kind, OnDamage::Keep) {
-            Ok(b) => b,
-            Err(e) => {
-                found.add_error(e, || self.bad("block", Rule::Unreadable, Some(at)));
-                return None;
-            }
-        };
-        if let Some(c) = block.damage() {
-            let fatal = matches!(c.rule, Rule::Magic | Rule::Uuid | Rule::Truncated);
-            found.add(Box::new(c.clone()).in_inode(self.ino).in_fork(ForkKind::Data, Some(FileBlock(at))));
-            if fatal {
-                return None;
-            }
-        }
-        if has_headers(&self.section.volume.geometry) {
-            let owner = RtBlockHeader::ref_from_prefix(&block).map_or(0, |(h, _)| h.owner.get());
-            if owner != self.ino.0 {
-                found.add(self.bad("owner", Rule::Owner, Some(at)).found(owner).expected(self.ino));
-            }
-        }
-        Some(block)
+        let read = self.section.volume.block(fsb, self.kind, OnDamage::Keep);
+        let of: OwnerOf = |b| RtBlockHeader::ref_from_prefix(b).ok().map(|(h, _)| Ino(h.owner.get()));
+        let owner = has_headers(&self.section.volume.geometry).then_some((of, self.ino));
+        found.usable(read, owner, &|field, rule| self.bad(field, rule, Some(at)))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{AttrFlags, MAX_VALUE, hash_attr, verify_attr};
 use crate::error::{Corruption, Rule, Verdict};
-use crate::format::da::{BlockInfo, array, seal_info, verify_info, verify_order};
+use crate::format::da::{BlockInfo, array, lsn_info, seal_info, verify_info, verify_order};
 use crate::format::{BlockType, Context};
 use zerocopy::big_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -297,4 +297,4 @@ fn verify_space(
 }
 
 /// Leaf of an attribute fork.
-pub static ATTR_LEAF: BlockType = BlockType { name: "attrleaf", log_type: 16, verify, seal: seal_info };
+pub static ATTR_LEAF: BlockType = BlockType { name: "attrleaf", log_type: 16, lsn: lsn_info, verify, seal: seal_info };

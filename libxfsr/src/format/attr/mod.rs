@@ -164,6 +164,7 @@ fn verify_any(bytes: &[u8], at: &Context<'_>) -> Verdict {
 pub static ATTR_ANY: BlockType = BlockType {
     name: "attrany",
     log_type: 0,
+    lsn: |b| (block_type_of(b)?.lsn)(b),
     verify: verify_any,
     seal: |b, lsn| {
         if let Some(t) = block_type_of(b) {

@@ -98,6 +98,7 @@ fn verify(bytes: &[u8], at: &Context<'_>) -> Verdict {
 pub static ATTR_REMOTE: BlockType = BlockType {
     name: "attrremote",
     log_type: 17,
+    lsn: |_| None,
     verify,
     seal: |b, _| {
         put_lsn(b, offset_of!(RemoteHeader, lsn), Lsn(u64::MAX));

@@ -3,7 +3,7 @@
 //! Behind the header the block is tiled: entries and unused pieces, each ending with its own offset in the block (the
 //! tag), so that the tiling can also be found from the back. The header knows the three largest unused pieces.
 
-use super::super::{check_address, check_crc, check_magic, check_uuid, put_lsn, seal_checksum, view};
+use super::super::{check_address, check_crc, check_magic, check_uuid, lsn_at, put_lsn, seal_checksum, view};
 use super::{ALIGN, Entry, FileType, LeafEntry, hash_name, is_valid_entry_ino, is_valid_name};
 use crate::error::{Corruption, Rule, Verdict};
 use crate::format::da::{array, verify_order};
@@ -315,6 +315,10 @@ fn verify_best_free(name: &'static str, h: &DataHeader, mut free: Vec<(usize, us
     Ok(())
 }
 
+pub(super) fn lsn_dir_header(bytes: &[u8]) -> Option<Lsn> {
+    lsn_at(bytes, offset_of!(DirHeader, lsn))
+}
+
 pub(super) fn seal_dir_header(bytes: &mut [u8], lsn: Lsn) {
     put_lsn(bytes, offset_of!(DirHeader, lsn), lsn);
     seal_checksum(bytes, offset_of!(DirHeader, crc));
@@ -324,6 +328,7 @@ pub(super) fn seal_dir_header(bytes: &mut [u8], lsn: Lsn) {
 pub static DIR_BLOCK: BlockType = BlockType {
     name: "dirblock",
     log_type: 10,
+    lsn: lsn_dir_header,
     verify: |b, at| verify_data("dirblock", BLOCK_MAGIC, b, at),
     seal: seal_dir_header,
 };
@@ -331,6 +336,7 @@ pub static DIR_BLOCK: BlockType = BlockType {
 pub static DIR_DATA: BlockType = BlockType {
     name: "dirdata",
     log_type: 11,
+    lsn: lsn_dir_header,
     verify: |b, at| verify_data("dirdata", DATA_MAGIC, b, at),
     seal: seal_dir_header,
 };

@@ -4,9 +4,9 @@
 //! A directory in leaf form has one leaf, `leaf1`, at whose end stand the sizes that in node form have blocks of their own.
 
 use super::super::{check_address, check_crc, check_magic, check_uuid, view};
-use super::data::{DirHeader, seal_dir_header};
+use super::data::{DirHeader, lsn_dir_header, seal_dir_header};
 use crate::error::{Corruption, Rule, Verdict};
-use crate::format::da::{BlockInfo, array, seal_info, verify_info, verify_order};
+use crate::format::da::{BlockInfo, array, lsn_info, seal_info, verify_info, verify_order};
 use crate::format::{BlockType, Context};
 use std::mem::offset_of;
 use zerocopy::big_endian::{U16, U32};
@@ -173,6 +173,7 @@ fn verify_free(bytes: &[u8], at: &Context<'_>) -> Verdict {
 pub static DIR_LEAF1: BlockType = BlockType {
     name: "dirleaf1",
     log_type: 13,
+    lsn: lsn_info,
     verify: |b, at| verify_leaf("dirleaf1", LEAF1_MAGIC, b, at),
     seal: seal_info,
 };
@@ -180,9 +181,10 @@ pub static DIR_LEAF1: BlockType = BlockType {
 pub static DIR_LEAFN: BlockType = BlockType {
     name: "dirleafn",
     log_type: 14,
+    lsn: lsn_info,
     verify: |b, at| verify_leaf("dirleafn", LEAFN_MAGIC, b, at),
     seal: seal_info,
 };
 /// Free index block of a directory in node form.
 pub static DIR_FREE: BlockType =
-    BlockType { name: "dirfree", log_type: 12, verify: verify_free, seal: seal_dir_header };
+    BlockType { name: "dirfree", log_type: 12, lsn: lsn_dir_header, verify: verify_free, seal: seal_dir_header };

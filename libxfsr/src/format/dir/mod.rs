@@ -185,6 +185,7 @@ fn verify_any(bytes: &[u8], at: &Context<'_>) -> Verdict {
 pub static DIR_ANY: BlockType = BlockType {
     name: "dirany",
     log_type: 0,
+    lsn: |b| (block_type_of(b)?.lsn)(b),
     verify: verify_any,
     seal: |b, lsn| {
         if let Some(t) = block_type_of(b) {

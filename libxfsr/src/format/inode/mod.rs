@@ -469,7 +469,7 @@ pub fn seal_dinode(inode: &mut [u8], lsn: Lsn) {
 /// and unlinked pointer of each inode), [`verify_dinode`] at one inode. Sealing does nothing, because it may not mend
 /// the checksums of inodes that nobody changed: who changes an inode calls [`seal_dinode`].
 pub static INODE_CLUSTER: BlockType =
-    BlockType { name: "inode", log_type: 8, verify: verify::verify_cluster, seal: |_, _| {} };
+    BlockType { name: "inode", log_type: 8, lsn: |_| None, verify: verify::verify_cluster, seal: |_, _| {} };
 
 #[cfg(test)]
 mod tests;
