@@ -1,6 +1,7 @@
 //! Targets, geometry and cache: all that reading needs. A check opens a [`Volume`], never an engine.
 
 use crate::cache::{BlockKey, BlockRead, BufCache, NoLog, OnDamage, TargetId};
+use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule};
 use crate::format::BlockType;
 use crate::format::superblock::{self, Superblock};
@@ -94,6 +95,14 @@ impl Volume {
     /// # Ok::<(), libxfsr::Error>(())
     /// ```
     pub fn open(devices: &Devices) -> Result<Self> {
+        Self::open_with(devices, &Control::none())
+    }
+
+    /// As [`Volume::open`], steered: looking for a superblock where the primary is unusable may take long.
+    ///
+    /// # Errors
+    /// As [`Volume::open`]; [`Error::Stopped`].
+    pub fn open_with(devices: &Devices, control: &Control<'_>) -> Result<Self> {
         let mut in_use = Vec::new();
         let mut open = |p: &PathBuf| -> Result<Arc<dyn Target>> {
             let target = FileTarget::open(p, Access::Read)?;
@@ -103,7 +112,7 @@ impl Volume {
         let data = open(&devices.data)?;
         let log = devices.log.as_ref().map(&mut open).transpose()?;
         let rt = devices.realtime.as_ref().map(&mut open).transpose()?;
-        let mut volume = Self::from_targets(data, log, rt, DEFAULT_CACHE)?;
+        let mut volume = Self::from_targets_with(data, log, rt, DEFAULT_CACHE, control)?;
         volume.in_use = in_use;
         Ok(volume)
     }
@@ -118,6 +127,16 @@ impl Volume {
         rt: Option<Arc<dyn Target>>,
         budget: usize,
     ) -> Result<Self> {
+        Self::from_targets_with(data, log, rt, budget, &Control::none())
+    }
+
+    fn from_targets_with(
+        data: Arc<dyn Target>,
+        log: Option<Arc<dyn Target>>,
+        rt: Option<Arc<dyn Target>>,
+        budget: usize,
+        control: &Control<'_>,
+    ) -> Result<Self> {
         if data.len() < MIN_LENGTH {
             let why = format!("{} has {} bytes: too few for a filesystem", data.name(), data.len());
             return Err(Error::Invalid(why.into()));
@@ -125,7 +144,7 @@ impl Volume {
         let (superblock_from, superblock, geometry) = match read_superblock(&*data, 0) {
             Ok((sb, g)) => (AgNumber(0), sb, g),
             Err(e @ Error::Unsupported(_)) => return Err(e),
-            Err(primary) => Self::find_secondary(&*data).ok_or_else(|| match primary {
+            Err(primary) => Self::find_secondary(&*data, control)?.ok_or_else(|| match primary {
                 Error::Corrupt(primary) => Error::NoFilesystem { target: data.name().into(), primary },
                 other => other,
             })?,
@@ -154,7 +173,7 @@ impl Volume {
     }
 
     /// Looks for a secondary superblock where the damaged primary's numbers, or the usual AG sizes, would put it.
-    fn find_secondary(data: &dyn Target) -> Option<(AgNumber, Superblock, Geometry)> {
+    fn find_secondary(data: &dyn Target, control: &Control<'_>) -> Result<Option<(AgNumber, Superblock, Geometry)>> {
         let mut sector = [0; 512];
         let mut offsets = Vec::new();
         if data.read_at(&mut sector, 0).is_ok()
@@ -172,31 +191,38 @@ impl Volume {
             let ag = (offset / ag_bytes) as u32;
             (offset.is_multiple_of(ag_bytes) && ag < g.ag_count).then_some((AgNumber(ag), sb, g))
         };
-        offsets.iter().find_map(|o| consistent(*o)).or_else(|| Self::scan_for_superblock(data, consistent))
+        match offsets.iter().find_map(|o| consistent(*o)) {
+            None => Self::scan_for_superblock(data, control, consistent),
+            found => Ok(found),
+        }
     }
 
-    /// Last resort: look at every sector that could hold a superblock, in steps of 4 KiB over the first TiB.
-    fn scan_for_superblock<T>(data: &dyn Target, accept: impl Fn(u64) -> Option<T>) -> Option<T> {
+    /// Last resort: look at every place where an AG of the smallest blocks could begin, over the first TiB, passing over holes.
+    fn scan_for_superblock<T>(
+        data: &dyn Target,
+        control: &Control<'_>,
+        accept: impl Fn(u64) -> Option<T>,
+    ) -> Result<Option<T>> {
+        const STEP: u64 = 1024;
         let mut chunk = vec![0; 1 << 20];
         let end = data.len().min(1 << 40);
-        let mut offset = 0;
-        while offset < end {
-            let n = (end - offset).min(chunk.len() as u64) as usize;
-            let buf = chunk.get_mut(..n)?;
+        let mut offset = STEP;
+        loop {
+            offset = offset.max(data.next_data(offset) / STEP * STEP);
+            let n = end.saturating_sub(offset).min(chunk.len() as u64);
+            control.check()?;
+            control.tell("looking for a superblock", offset.min(end), Some(end));
+            let Some(buf) = chunk.get_mut(..n as usize).filter(|b| !b.is_empty()) else { return Ok(None) };
             if data.read_at(buf, offset).is_ok() {
-                for (i, b) in buf.chunks(512).enumerate() {
-                    let at = offset + i as u64 * 512;
-                    if at > 0
-                        && b.starts_with(b"XFSB")
-                        && let Some(found) = accept(at)
-                    {
-                        return Some(found);
+                let places = buf.chunks(STEP as usize).zip(0..).filter(|(b, _)| b.starts_with(b"XFSB"));
+                for (_, i) in places {
+                    if let Some(found) = accept(offset + i * STEP) {
+                        return Ok(Some(found));
                     }
                 }
             }
-            offset += n as u64;
+            offset += n;
         }
-        None
     }
 
     /// Those of its devices that were in use when they were opened, mounted or otherwise, by name: what is read may then be
@@ -281,5 +307,38 @@ impl Volume {
         let mut bytes = vec![0; self.geometry.inode_size as usize];
         self.data_target.read_at(&mut bytes, offset)?;
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Volume;
+    use crate::Error;
+    use crate::control::Control;
+    use crate::target::{Target, Xfile};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    fn look(target: Arc<Xfile>, stop: &(dyn Fn() -> bool + Sync)) -> (u64, Error) {
+        let steps = AtomicU64::new(0);
+        let tell = |_: &crate::control::Progress| {
+            steps.fetch_add(1, Ordering::Relaxed);
+        };
+        let control = Control { stop, progress: Some(&tell), ..Control::none() };
+        let e = Volume::from_targets_with(target, None, None, 1 << 20, &control).expect_err("no superblock is there");
+        (steps.into_inner(), e)
+    }
+
+    #[test]
+    fn looking_for_a_superblock_passes_over_holes_and_can_be_stopped() {
+        let target = Arc::new(Xfile::new("sparse").unwrap());
+        target.set_len(1 << 39).unwrap();
+        target.write_at(b"XFSB but nothing else", 3 << 37).unwrap();
+        let (steps, e) = look(target.clone(), &|| false);
+        assert!(matches!(e, Error::NoFilesystem { .. }), "{e}");
+        assert!(steps < 10, "{steps} steps");
+        let (steps, e) = look(target, &|| true);
+        assert!(matches!(e, Error::Stopped), "{e}");
+        assert_eq!(steps, 0);
     }
 }

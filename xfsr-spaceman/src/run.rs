@@ -48,7 +48,12 @@ pub(crate) fn main() -> u8 {
     if let Err(e) = cli::watch() {
         cli::note(PROGRAM, &format!("Ctrl-C will end it at once: {e}"));
     }
-    let source = match Source::open(&path) {
+    let reporter = Reporter::new(common.progress);
+    let tell = |p: &libxfsr::control::Progress| reporter.tell(p);
+    let control = Control { deadline: None, stop: &cli::interrupted, progress: Some(&tell), phase: None };
+    let opened = Source::open(&path, &control);
+    reporter.clear();
+    let source = match opened {
         Ok(s) => s,
         Err(e) => return cli::fail(PROGRAM, &e),
     };

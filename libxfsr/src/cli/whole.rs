@@ -19,11 +19,12 @@ pub fn note_in_use(program: &str, volume: &Volume) {
 /// As [`Volume::open`] and [`check::check`]; [`Error::Stopped`] after Ctrl-C.
 pub fn check_and_print(program: &str, devices: &Devices, common: &Common) -> Result<Outcome> {
     watch().map_err(|e| Error::open("signal handlers", e))?;
-    let volume = Volume::open(devices)?;
-    note_in_use(program, &volume);
     let reporter = Reporter::new(common.progress);
     let tell = |p: &crate::control::Progress| reporter.tell(p);
     let control = Control { deadline: None, stop: &interrupted, progress: Some(&tell), phase: None };
+    let volume = Volume::open_with(devices, &control)?;
+    reporter.clear();
+    note_in_use(program, &volume);
     let outcome = check::check(&volume, &control);
     reporter.clear();
     let outcome = outcome?;

@@ -89,14 +89,14 @@ impl Source {
     /// a regular file that starts with a superblock.
     ///
     /// # Errors
-    /// As [`Volume::open`] and [`Mounted::open`].
-    pub fn open(path: &Path) -> Result<Self> {
+    /// As [`Volume::open_with`] and [`Mounted::open`].
+    pub fn open(path: &Path, control: &Control<'_>) -> Result<Self> {
         let meta = std::fs::metadata(path).map_err(|e| Error::open(path, e))?;
         let direct = meta.file_type().is_block_device() || meta.is_file() && (!on_xfs(path) || looks_like_image(path));
         if !direct {
             return Ok(Self::Mounted(Box::new(Mounted::open(path)?)));
         }
-        let volume = Volume::open(&Devices::data(path))?;
+        let volume = Volume::open_with(&Devices::data(path), control)?;
         Ok(Self::Image(Box::new(Image::new(volume, path.display().to_string()))))
     }
 

@@ -132,16 +132,6 @@ impl FileTarget {
     pub fn device_number(&self) -> Option<u64> {
         self.device.then(|| self.file.metadata().map(|m| m.rdev()).ok()).flatten()
     }
-    /// Whether the file has no data, only holes, in the range. A device always has data.
-    pub fn is_hole(&self, offset: u64, len: u64) -> bool {
-        if self.device {
-            return false;
-        }
-        match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(offset)) {
-            Ok(data) => data >= offset.saturating_add(len),
-            Err(e) => e == rustix::io::Errno::NXIO,
-        }
-    }
     /// Whether the first byte of a range can be had without waiting for the device.
     fn is_in_memory(&self, offset: u64) -> bool {
         let mut byte = [0];
@@ -192,6 +182,9 @@ impl Target for FileTarget {
             let len = std::num::NonZeroU64::new(*len);
             let _ = rustix::fs::fadvise(&self.file, *offset, len, rustix::fs::Advice::WillNeed);
         }
+    }
+    fn next_data(&self, offset: u64) -> u64 {
+        if self.device { offset } else { super::next_data(&self.file, offset, self.len()) }
     }
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         self.writable("write", offset, buf.len() as u64)?;

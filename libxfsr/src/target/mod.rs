@@ -10,6 +10,7 @@ mod file;
 mod loopdev;
 mod overlay;
 mod recorder;
+mod runs;
 mod undo;
 mod usage;
 mod xfile;
@@ -49,6 +50,11 @@ pub trait Target: Send + Sync + std::fmt::Debug {
     /// Tells that these ranges (offset and length, in address order) will be read soon. A hint that waits for nothing and may
     /// do nothing.
     fn readahead(&self, _ranges: &[(u64, u64)]) {}
+    /// The first byte at or behind `offset` that may be other than zero; the length where there is none. A target that cannot tell
+    /// says `offset`.
+    fn next_data(&self, offset: u64) -> u64 {
+        offset
+    }
     /// Writes all of `buf` at `offset`.
     ///
     /// # Errors
@@ -105,6 +111,15 @@ pub(crate) fn io_error(
     source: impl Into<std::io::Error>,
 ) -> Error {
     Error::Io { op, target: target.to_owned(), offset, len, cause: source.into() }
+}
+
+/// [`Target::next_data`] of a file.
+fn next_data(file: &std::fs::File, offset: u64, len: u64) -> u64 {
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) {
+        Ok(data) => data,
+        Err(rustix::io::Errno::NXIO) => len.max(offset),
+        Err(_) => offset,
+    }
 }
 
 /// Refuses a range that does not lie inside a target of `size` bytes.

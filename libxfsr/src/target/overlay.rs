@@ -1,9 +1,9 @@
 //! Reads go through, writes stay in memory: a repair is tried, and a dirty log replayed, without touching the disk.
 
+use super::runs::Runs;
 use super::{Io, Target, Xfile, check_range};
 use crate::error::Result;
 use parking_lot::RwLock;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const UNIT: u64 = 512;
@@ -13,8 +13,8 @@ const UNIT: u64 = 512;
 pub struct Overlay {
     below: Arc<dyn Target>,
     written: Xfile,
-    /// Start of a run of units that were written, to its end; runs neither touch nor overlap.
-    runs: RwLock<BTreeMap<u64, u64>>,
+    /// Units that were written.
+    runs: RwLock<Runs>,
 }
 
 impl Overlay {
@@ -23,7 +23,7 @@ impl Overlay {
     /// # Errors
     /// When memory cannot be had.
     pub fn new(below: Arc<dyn Target>) -> Result<Self> {
-        Ok(Self { below, written: Xfile::new("overlay")?, runs: RwLock::new(BTreeMap::new()) })
+        Ok(Self { below, written: Xfile::new("overlay")?, runs: RwLock::default() })
     }
 
     /// What was written, as (offset, length) in bytes, in order.
@@ -31,22 +31,11 @@ impl Overlay {
         self.runs.read().iter().map(|(s, e)| (s * UNIT, (e - s) * UNIT)).collect()
     }
 
-    fn add(runs: &mut BTreeMap<u64, u64>, mut start: u64, mut end: u64) {
-        let touching: Vec<u64> = runs.range(..=end).rev().take_while(|&(_, &e)| e >= start).map(|(&s, _)| s).collect();
-        for s in touching {
-            if let Some(e) = runs.remove(&s) {
-                start = start.min(s);
-                end = end.max(e);
-            }
-        }
-        runs.insert(start, end);
-    }
-
     /// Brings the partial units at both ends in from below, so that whole units can be marked as written.
-    fn fill_edges(&self, runs: &BTreeMap<u64, u64>, offset: u64, len: u64) -> Result<()> {
+    fn fill_edges(&self, runs: &Runs, offset: u64, len: u64) -> Result<()> {
         let end = offset + len;
         for unit in [offset / UNIT, end.saturating_sub(1) / UNIT] {
-            let here = runs.range(..=unit).next_back().is_some_and(|(_, &e)| e > unit);
+            let here = runs.end_of(unit).is_some();
             let partial = unit * UNIT < offset || (unit + 1) * UNIT > end;
             if partial && !here {
                 let size = UNIT.min(self.below.len().saturating_sub(unit * UNIT));
@@ -71,8 +60,8 @@ impl Target for Overlay {
         check_range("read", self.name(), offset, buf.len() as u64, self.len())?;
         let (mut at, mut rest) = (offset, buf);
         while !rest.is_empty() {
-            let inside = runs.range(..=at / UNIT).next_back().map(|(_, &e)| e * UNIT).filter(|&e| e > at);
-            let next = runs.range(at / UNIT + 1..).next().map_or(u64::MAX, |(&s, _)| s * UNIT);
+            let inside = runs.end_of(at / UNIT).map(|e| e * UNIT);
+            let next = runs.next(at / UNIT).map_or(u64::MAX, |s| s * UNIT);
             let stop = inside.unwrap_or(next);
             let n = (stop - at).min(rest.len() as u64) as usize;
             let (head, tail) = rest.split_at_mut(n);
@@ -94,7 +83,7 @@ impl Target for Overlay {
         let mut runs = self.runs.write();
         self.fill_edges(&runs, offset, buf.len() as u64)?;
         self.written.write_at(buf, offset)?;
-        Self::add(&mut runs, offset / UNIT, (offset + buf.len() as u64).div_ceil(UNIT));
+        runs.add(offset / UNIT, (offset + buf.len() as u64).div_ceil(UNIT));
         Ok(())
     }
     fn flush(&self) -> Result<()> {
@@ -108,7 +97,7 @@ impl Target for Overlay {
         let mut runs = self.runs.write();
         self.fill_edges(&runs, offset, len)?;
         self.written.punch(offset, len)?;
-        Self::add(&mut runs, offset / UNIT, (offset + len).div_ceil(UNIT));
+        runs.add(offset / UNIT, (offset + len).div_ceil(UNIT));
         Ok(())
     }
     fn discard(&self, _offset: u64, _len: u64) -> Result<()> {

@@ -1,9 +1,9 @@
 //! Saves what it overwrites, so that a run of a tool can be taken back, also after a crash in its middle.
 
+use super::runs::Runs;
 use super::{Io, Target, check_range};
 use crate::error::{Corruption, Error, Result, Rule};
 use parking_lot::Mutex;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use zerocopy::big_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -66,7 +66,7 @@ impl RecordHeader {
 #[derive(Debug)]
 struct Saved {
     /// Units that the store has.
-    units: BTreeSet<u64>,
+    units: Runs,
     /// Where the next record goes.
     end: u64,
     number: u64,
@@ -167,13 +167,13 @@ impl Undo {
             to.copy_from_slice(head.as_bytes());
         }
         append(&*store, &sector, 0)?;
-        let saved = Mutex::new(Saved { units: BTreeSet::new(), end: ALIGN, number: 0, durable: 0 });
+        let saved = Mutex::new(Saved { units: Runs::default(), end: ALIGN, number: 0, durable: 0 });
         Ok(Self { below, store, run, saved })
     }
 
     /// Bytes that the store has.
     pub fn saved(&self) -> u64 {
-        (self.saved.lock().units.len() as u64).saturating_mul(UNIT)
+        self.saved.lock().units.count().saturating_mul(UNIT)
     }
 
     /// Keeps the changes: makes them durable, then empties the store.
@@ -185,28 +185,34 @@ impl Undo {
         forget(&*self.store)
     }
 
-    /// Saves the units of a range that are not saved yet, and returns when they are durable.
-    fn save(&self, offset: u64, len: u64) -> Result<()> {
+    /// Saves the units of a range that are not saved yet, and returns when they are durable. Where the change is to zero them, those
+    /// that are zero already may be left out.
+    fn save(&self, offset: u64, len: u64, zeroing: bool) -> Result<()> {
         if len == 0 {
             return Ok(());
         }
         let mut saved = self.saved.lock();
-        let (first, last) = (offset / UNIT, (offset + len - 1) / UNIT);
-        let missing: Vec<u64> = (first..=last).filter(|u| !saved.units.contains(u)).collect();
-        let runs = missing.chunk_by(|a, b| a + 1 == *b).flat_map(|run| run.chunks((MOST / UNIT) as usize));
-        let mut changed = false;
-        for run in runs {
-            let (Some(from), Some(to)) = (run.first(), run.last()) else { continue };
-            let from = from * UNIT;
-            let n = ((to + 1) * UNIT).min(self.below.len()).saturating_sub(from);
-            self.append(&mut saved, from, n)?;
-            changed = true;
+        let mut new = Runs::default();
+        for (mut at, end) in saved.units.gaps(offset / UNIT, (offset + len - 1) / UNIT + 1) {
+            while at < end {
+                if zeroing {
+                    at = at.max(self.below.next_data(at * UNIT) / UNIT);
+                }
+                let stop = end.min(at.saturating_add(MOST / UNIT));
+                if at >= stop {
+                    break;
+                }
+                let n = (stop * UNIT).min(self.below.len()).saturating_sub(at * UNIT);
+                self.append(&mut saved, at * UNIT, n)?;
+                new.add(at, stop);
+                at = stop;
+            }
         }
         // One flush for all records of a change; only then do they count.
-        if changed {
+        if new.count() > 0 {
             self.store.flush()?;
             saved.durable = saved.number;
-            saved.units.extend(missing);
+            new.iter().for_each(|(start, end)| saved.units.add(start, end));
         }
         Ok(())
     }
@@ -230,9 +236,9 @@ impl Undo {
         Ok(())
     }
 
-    fn change(&self, op: &'static str, offset: u64, len: u64) -> Result<()> {
+    fn change(&self, op: &'static str, offset: u64, len: u64, zeroing: bool) -> Result<()> {
         check_range(op, self.below.name(), offset, len, self.below.len())?;
-        self.save(offset, len)
+        self.save(offset, len, zeroing)
     }
 }
 
@@ -314,14 +320,17 @@ impl Target for Undo {
         self.below.read_at(buf, offset)
     }
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.change("write", offset, buf.len() as u64)?;
+        self.change("write", offset, buf.len() as u64, false)?;
         self.below.write_at(buf, offset)
+    }
+    fn next_data(&self, offset: u64) -> u64 {
+        self.below.next_data(offset)
     }
     fn flush(&self) -> Result<()> {
         self.below.flush()
     }
     fn punch(&self, offset: u64, len: u64) -> Result<()> {
-        self.change("punch", offset, len)?;
+        self.change("punch", offset, len, true)?;
         self.below.punch(offset, len)
     }
     fn discard(&self, _offset: u64, _len: u64) -> Result<()> {
@@ -412,6 +421,26 @@ mod tests {
             restore(&disk, &store).unwrap();
             prop_assert_eq!(bytes(&disk), bytes(&*base));
         }
+    }
+
+    #[test]
+    fn punching_a_large_hole_saves_only_data() {
+        let (disk, store) = (Arc::new(Xfile::new("disk").unwrap()), Arc::new(Xfile::new("store").unwrap()));
+        disk.set_len(1 << 40).unwrap();
+        let spot = (1 << 39) + 12_345;
+        disk.write_at(b"data", spot).unwrap();
+        let undo = Undo::new(disk.clone(), store.clone()).unwrap();
+        undo.punch(0, 1 << 40).unwrap();
+        assert!((1..=2 << 20).contains(&undo.saved()), "{} bytes saved", undo.saved());
+        let mut seen = [1; 4];
+        disk.read_at(&mut seen, spot).unwrap();
+        assert_eq!(seen, [0; 4]);
+        undo.write_at(b"more", 1 << 20).unwrap();
+        restore(&*disk, &*store).unwrap();
+        disk.read_at(&mut seen, spot).unwrap();
+        assert_eq!(&seen, b"data");
+        disk.read_at(&mut seen, 1 << 20).unwrap();
+        assert_eq!(seen, [0; 4]);
     }
 
     #[test]

@@ -62,6 +62,9 @@ impl Target for Xfile {
         }
         Ok(())
     }
+    fn next_data(&self, offset: u64) -> u64 {
+        super::next_data(&self.file, offset, self.len())
+    }
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         self.file.write_all_at(buf, offset).map_err(|e| io_error("write", &self.name, offset, buf.len() as u64, e))
     }
