@@ -76,7 +76,7 @@ const COMMANDS: &[Command] = &[
     (&["path"], "path", "go to the inode at a path", files::path),
     (&["pop"], "", "take the position from the stack", |s, _| address::pop(s)),
     (&["print", "p"], "[field...]", "show fields of the current structure", show::print),
-    (&["push"], "[command]", "put the position on the stack", address::push),
+    (&["push"], "[command [argument...]]", "put the position on the stack", address::push),
     (&["quit", "q"], "", "leave", |_, _| Ok(())),
     (&["rdump"], "[-s] [path...] directory", "copy files and directories out of the filesystem", rdump::command),
     (&["ring"], "[index]", "show the ring, or go to one of its positions", address::ring),
@@ -85,7 +85,7 @@ const COMMANDS: &[Command] = &[
     (&["stack"], "", "show the stack", |s, _| address::stack(s)),
     (&["stat"], "[path...]", "show what stat(1) would show of inodes", files::stat),
     (&["type"], "[type]", "show or set how the bytes are understood", address::kind),
-    (&["version"], "", "names of the features", show::version),
+    (&["version"], "[feature...]", "names of the features; setting one is not available", show::version),
 ];
 
 fn help(s: &mut Session, arguments: &[String]) -> Outcome {
@@ -153,6 +153,13 @@ fn words(line: &str) -> Result<Vec<String>, String> {
     Ok(words)
 }
 
+/// How many arguments a usage allows: one for each word, fewer by those in brackets. None where it has options or repeats.
+fn allowed_arguments(usage: &str) -> Option<std::ops::RangeInclusive<usize>> {
+    let plain = !usage.contains('-') && !usage.contains("...");
+    let words = usage.split_whitespace();
+    plain.then(|| words.clone().filter(|w| !w.starts_with('[')).count()..=words.count())
+}
+
 impl Session {
     pub(crate) fn new(volume: Volume, device: PathBuf, out: Out) -> Self {
         Self {
@@ -178,6 +185,12 @@ impl Session {
         let Some(command) = COMMANDS.iter().find(|c| c.0.contains(&name.as_str())) else {
             return Err(format!("command {} not found", libxfsr::text::escape(name.as_bytes())));
         };
+        if let Some(allowed) = allowed_arguments(command.1)
+            && !allowed.contains(&arguments.len())
+        {
+            let wanted = if command.1.is_empty() { "no arguments" } else { command.1 };
+            return Err(format!("{name} takes {wanted}, and {} arguments were given", arguments.len()));
+        }
         (command.3)(self, arguments)?;
         Ok(if command.0.contains(&"quit") { Flow::Quit } else { Flow::Continue })
     }
@@ -216,12 +229,20 @@ pub(crate) fn number(s: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{number, words};
+    use super::{allowed_arguments, number, words};
 
     #[test]
     fn lines_are_split_at_blanks_outside_quotes() {
         assert_eq!(words("ls 'a b' c\\ d \"\"").expect("words"), ["ls", "a b", "c d", ""]);
         assert!(words("ls 'a").is_err());
+    }
+
+    #[test]
+    fn a_usage_says_how_many_arguments() {
+        assert_eq!(allowed_arguments(""), Some(0..=0));
+        assert_eq!(allowed_arguments("filoff"), Some(1..=1));
+        assert_eq!(allowed_arguments("[agno]"), Some(0..=1));
+        assert_eq!((allowed_arguments("[-v]"), allowed_arguments("[path...]")), (None, None));
     }
 
     #[test]
