@@ -171,6 +171,10 @@ impl Finder<'_> {
             ) else {
                 continue;
             };
+            // The index of a single record is no record.
+            if numbers.len() < 3 {
+                continue;
+            }
             // With holes there are as many as the second number's bits; no inode is there.
             if numbers.len() == 5 && numbers[1] != "0" {
                 continue;
