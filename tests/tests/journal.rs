@@ -221,3 +221,33 @@ fn damage_to_a_log_is_told() {
     target.write_at(&byte, place).unwrap();
     journal::read(&volume, &Control::none()).unwrap();
 }
+
+#[test]
+fn data_without_its_header_before_the_head_is_an_ordinary_crash() {
+    let Some(devices) = corpus::obtain("dirty") else { return };
+    let (volume, target) = scratch(&devices);
+    let all = records(&volume);
+    let newest = all.last().unwrap();
+    let start = volume.geometry.fsblock_to_daddr(volume.geometry.log_start).unwrap().bytes();
+    // The header's block keeps what the log held there, which does not start a record.
+    let mut block = [0; 512];
+    block[..4].copy_from_slice(&newest.lsn.cycle().to_be_bytes());
+    target.write_at(&block, start + u64::from(newest.lsn.block()) * 512).unwrap();
+    let told = journal::read(&volume, &Control::none()).unwrap_err().to_string();
+    assert!(told.starts_with("log.head.mismatch"), "{told}");
+    let outcome = libxfsr::check::check(&volume, &Control::none()).unwrap();
+    assert!(outcome.dirty_log && !outcome.is_damaged(), "{:?}", outcome.findings);
+}
+
+#[test]
+fn a_clean_log_of_a_big_endian_machine_is_clean() {
+    let Some(devices) = corpus::obtain("default") else { return };
+    let (volume, target) = scratch(&devices);
+    let last = records(&volume).pop().unwrap();
+    let start = volume.geometry.fsblock_to_daddr(volume.geometry.log_start).unwrap().bytes();
+    target.write_at(&[0, 0, 0, 2], start + u64::from(last.lsn.block()) * 512 + 300).unwrap();
+    assert!(matches!(journal::log_state(&volume), Ok(LogState::Clean { .. })));
+    assert!(matches!(journal::read(&volume, &Control::none()), Err(libxfsr::Error::Unsupported(_))));
+    let outcome = libxfsr::check::check(&volume, &Control::none()).unwrap();
+    assert!(outcome.findings.is_empty() && outcome.not_checked.is_empty(), "{:?}", outcome.findings);
+}

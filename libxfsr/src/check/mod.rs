@@ -245,6 +245,9 @@ fn run(volume: &Volume, control: &Control<'_>, keep: Option<&mut Vec<Vec<BlockOw
     {
         match e {
             Error::Stopped => return Err(e),
+            // Of a clean log nobody needs more than that it is clean.
+            Error::Unsupported(_) if !outcome.dirty_log => {}
+            Error::Unsupported(why) => found.skip("log records", why),
             e => found.add_error(e, || Corruption::new("log", "record", Rule::Unreadable)),
         }
     }

@@ -37,6 +37,9 @@ impl Owner for Attrs<'_> {
     }
     fn leaf(&mut self, at: u64, block: &BlockRead) -> Option<u32> {
         let leaf = AttrLeaf::from_bytes(block)?;
+        if let Some(c) = leaf.odd_free_map() {
+            self.tell(c.in_fork(ForkKind::Attr, Some(FileBlock(at))));
+        }
         for e in leaf.entries {
             let a = match leaf.attr(e) {
                 Ok(a) => a,

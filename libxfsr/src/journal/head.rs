@@ -5,15 +5,18 @@
 //! before. The log is clean when the record before the head is an unmount record. Book: chapter "Journaling Log".
 
 use crate::error::{Corruption, Error, Result, Rule};
+use crate::format::log::{CYCLE_BYTES, HEADER_MAGIC, LOG_BLOCK, MAX_RECORD, OpFlags, OpHeader, RecordHeader};
 use crate::target::Target;
 use crate::units::{BASIC_BLOCK, Lsn};
 use crate::volume::Volume;
 use std::sync::Arc;
+use zerocopy::FromBytes;
+use zerocopy::big_endian::U32;
 
-const RECORD_MAGIC: u32 = 0xfeed_babe;
-const UNMOUNT_FLAG: u8 = 0x20;
-/// Longest record: 256 KiB and its headers.
-const MAX_RECORD_BLOCKS: u64 = 512 + 16;
+/// Header blocks of the longest record.
+const MAX_HEADER_BLOCKS: u64 = MAX_RECORD as u64 / CYCLE_BYTES as u64;
+/// Blocks before the head among which its record starts, and some more.
+const SEARCH_BLOCKS: u64 = MAX_RECORD as u64 / BASIC_BLOCK + 2 * MAX_HEADER_BLOCKS;
 
 /// What the log says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,12 +47,13 @@ pub(super) struct Log {
     pub(super) uuid: [u8; 16],
 }
 
-fn word(b: &[u8], at: usize) -> u32 {
-    b.get(at..).and_then(|b| b.first_chunk::<4>()).map_or(0, |c| zerocopy::big_endian::U32::from_bytes(*c).get())
+/// The header of a record that starts with this block; none where it is another block.
+pub(super) fn header_of(block: &[u8]) -> Option<RecordHeader> {
+    RecordHeader::read_from_prefix(block).ok().map(|(h, _)| h).filter(|h| h.magicno.get() == HEADER_MAGIC)
 }
 
 fn cycle_of(block: &[u8]) -> u32 {
-    if word(block, 0) == RECORD_MAGIC { word(block, 4) } else { word(block, 0) }
+    header_of(block).map_or_else(|| U32::read_from_prefix(block).map_or(0, |(w, _)| w.get()), |h| h.cycle.get())
 }
 
 impl Log {
@@ -106,8 +110,8 @@ impl Log {
     }
 
     /// The last record header before `head`, going back through the end of the log.
-    pub(super) fn record_before(&self, head: u64) -> Result<Option<(u64, Vec<u8>)>> {
-        let window = MAX_RECORD_BLOCKS.min(self.blocks);
+    pub(super) fn record_before(&self, head: u64) -> Result<Option<(u64, RecordHeader)>> {
+        let window = SEARCH_BLOCKS.min(self.blocks);
         let mut left = window;
         let mut end = head;
         while left > 0 {
@@ -116,9 +120,9 @@ impl Log {
             }
             let n = end.min(left).min(64);
             let bytes = self.read(end - n, n)?;
-            for (i, b) in bytes.chunks(512).enumerate().rev() {
-                if word(b, 0) == RECORD_MAGIC {
-                    return Ok(Some((end - n + i as u64, b.to_vec())));
+            for (i, block) in bytes.chunks(LOG_BLOCK).enumerate().rev() {
+                if let Some(header) = header_of(block) {
+                    return Ok(Some((end - n + i as u64, header)));
                 }
             }
             end -= n;
@@ -140,18 +144,13 @@ pub fn log_state(volume: &Volume) -> Result<LogState> {
         return Err(Corruption::new("log", "record", Rule::Missing).found("no record before the head").into());
     };
     let head = Lsn::new(cycle, u32::try_from(head).unwrap_or(u32::MAX));
-    if header.get(304..320) != Some(log.uuid.as_slice())
-        && !header.get(304..320).is_some_and(|u| u.iter().all(|b| *b == 0))
-    {
+    if header.fs_uuid != log.uuid && header.fs_uuid != [0; 16] {
         return Err(Corruption::new("log", "uuid", Rule::Uuid).expected(uuid::Uuid::from_bytes(log.uuid)).into());
     }
-    // h_num_logops is at 40; an operation header has its flags in byte 9.
-    let size = word(&header, 320);
-    let headers = if word(&header, 8) & 2 != 0 && size > 32768 { u64::from(size.div_ceil(32768)) } else { 1 };
-    let first = (at + headers.min(8)) % blocks;
-    let operation = log.read(first, 1)?;
-    let unmount = word(&header, 40) == 1 && operation.get(9).is_some_and(|f| f & UNMOUNT_FLAG != 0);
-    let length = u64::from(word(&header, 12)).div_ceil(BASIC_BLOCK);
+    let (headers, length) = (u64::from(header.header_blocks()), u64::from(header.data_blocks()));
+    let data = log.read((at + headers.min(MAX_HEADER_BLOCKS)) % blocks, 1)?;
+    let operation = OpHeader::ref_from_prefix(&data).is_ok_and(|(op, _)| op.flags().contains(OpFlags::UNMOUNT));
+    let unmount = header.num_logops.get() == 1 && operation;
     // The unmount record must end at the head, or it is one of an earlier time.
     let ends = (at + headers + length) % blocks == u64::from(head.block()) % blocks;
     Ok(if unmount && ends { LogState::Clean { head } } else { LogState::Dirty { head } })

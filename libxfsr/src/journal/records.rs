@@ -3,7 +3,10 @@
 use super::head::Log;
 use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule, Severity};
-use crate::format::log::{HEADER_MAGIC, LOG_BLOCK, OpFlags, Ops, RecordHeader, checksum_matches, unpack};
+use crate::format::log::{
+    CYCLE_BYTES, FORMAT_LINUX_BE, HEADER_MAGIC, LOG_BLOCK, MAX_RECORD, OpFlags, Ops, RecordHeader, checksum_matches,
+    unpack,
+};
 use crate::units::{BASIC_BLOCK, Daddr, Lsn};
 use crate::volume::Volume;
 use std::ops::ControlFlow;
@@ -114,9 +117,10 @@ impl Log {
 const IN_FLIGHT: u64 = 8;
 
 /// A record so near to the head is wrong after any crash, and recovery leaves it out: then that is no damage.
-fn torn(e: Error, distance: u64, header: &RecordHeader) -> Error {
-    let longest = u64::from(header.size.get()) / BASIC_BLOCK + u64::from(header.header_blocks());
-    match e {
+fn torn(e: impl Into<Error>, distance: u64, header: &RecordHeader) -> Error {
+    let headers = u64::from(MAX_RECORD) / CYCLE_BYTES as u64;
+    let longest = u64::from(header.size.get().min(MAX_RECORD)) / BASIC_BLOCK + headers;
+    match e.into() {
         Error::Corrupt(c) if distance <= IN_FLIGHT * longest => Error::Corrupt(c.severity(Severity::Warning)),
         e => e,
     }
@@ -126,8 +130,8 @@ fn torn(e: Error, distance: u64, header: &RecordHeader) -> Error {
 /// newest is the unmount record; what else there is needs no replay.
 ///
 /// # Errors
-/// [`Error::Invalid`] where the log's device was not given; [`Error::Corrupt`] for the first record that breaks a rule, or
-/// where the newest record does not end at the head; [`Error::Stopped`]; what `each` returns.
+/// [`Error::Invalid`] where the log's device was not given; [`Error::Unsupported`] for a log of a big-endian machine;
+/// [`Error::Corrupt`] for the first record that breaks a rule, or where the newest record does not end at the head; [`Error::Stopped`]; what `each` returns.
 pub fn records(
     volume: &Volume,
     control: &Control<'_>,
@@ -138,25 +142,28 @@ pub fn records(
     let (head, cycle) = log.head()?;
     let (at, header) =
         log.record_before(head)?.ok_or_else(|| bad("record", Rule::Missing).found("none before the head"))?;
-    let (header, _) = RecordHeader::read_from_prefix(&header).map_err(|_| Error::invalid("a short log block"))?;
     // The head lies in the cycle that follows where it is behind the log's last block.
     let newest = Lsn::new(if at < head { cycle } else { cycle.wrapping_sub(1) }, u32::try_from(at).unwrap_or(u32::MAX));
+    let room = (head + log.blocks - at - 1) % log.blocks + 1;
+    if header.fmt.get() == FORMAT_LINUX_BE {
+        return Err(Error::unsupported("the log was written on a big-endian machine, where it must be replayed"));
+    }
     if header.lsn() != newest {
         let c = bad("lsn", Rule::Address).found(format_args!("{:#x}", header.lsn.get()));
-        return Err(log.locate(c, newest).into());
+        return Err(torn(log.locate(c, newest), room, &header));
     }
-    let room = (head + log.blocks - at - 1) % log.blocks + 1;
     let (record, _) = log.record(newest, room).map_err(|e| torn(e, room, &header))?;
     if record.blocks != room {
         let c = bad("head", Rule::Mismatch).found(format_args!("{} blocks", record.blocks));
-        return Err(log.locate(c.expected(format_args!("{room}, up to the head")), newest).into());
+        // Data whose header did not reach the disk stands between this record and the head.
+        return Err(torn(log.locate(c.expected(format_args!("{room}, up to the head")), newest), room, &header));
     }
     let tail = record.tail;
     let older = tail.cycle() == newest.cycle() && tail.block() <= newest.block()
         || tail.cycle().wrapping_add(1) == newest.cycle() && u64::from(tail.block()) >= head % log.blocks;
     if !older || u64::from(tail.block()) >= log.blocks {
         let c = bad("tail_lsn", Rule::Range).found(format_args!("{:#x}", tail.0));
-        return Err(log.locate(c.expected("between the head and the newest record"), newest).into());
+        return Err(torn(log.locate(c.expected("between the head and the newest record"), newest), room, &header));
     }
     let (mut lsn, mut done) = (tail, 0);
     let whole = (at + log.blocks - u64::from(tail.block())) % log.blocks + room;

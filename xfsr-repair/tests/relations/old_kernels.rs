@@ -3,6 +3,7 @@
 use super::bench::Bench;
 use libxfsr::attr;
 use libxfsr::error::ForkKind;
+use libxfsr::format::inode::{Dinode, Flags};
 use libxfsr::format::seal_checksum;
 use libxfsr::units::FsBlock;
 use rustix::fs::XattrFlags;
@@ -53,4 +54,17 @@ fn slots_of_the_free_list_that_are_not_in_use_may_hold_what_a_shrunk_ag_has_lost
     assert!(findings.is_empty(), "{findings:?}");
     bench.db(&[&place, &format!("write -d bno[100] {}", g.agblocks)]);
     assert_eq!(bench.findings().iter().map(|f| f.code.as_str()).collect::<Vec<_>>(), ["agfl.bno.range"]);
+}
+
+#[test]
+fn flags_that_newer_kernels_set_on_special_files_are_no_damage() {
+    let fill = |root: &std::path::Path| std::os::unix::fs::symlink("target", root.join("link")).unwrap();
+    let Some(bench) = Bench::filled(fill) else { return };
+    let ino = bench.find("/link");
+    bench
+        .edit_inode(ino, |b| Dinode::from_bytes_mut(b).unwrap().flags.set((Flags::IMMUTABLE | Flags::PREALLOC).bits()));
+    assert!(!bench.stock_is_damaged());
+    let findings = bench.findings();
+    assert_eq!(findings.iter().map(|f| f.code.as_str()).collect::<Vec<_>>(), ["inode.flags.flags"; 2]);
+    assert_eq!(bench.check(&[]).code, 0);
 }

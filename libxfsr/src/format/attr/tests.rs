@@ -2,6 +2,7 @@ use super::{
     ATTR_ANY, ATTR_LEAF, ATTR_REMOTE, AttrFlags, AttrLeaf, ShortAttrs, Value, block_type_of, hash_attr, parent_hash,
     remote_blocks, remote_payload, verify_remote_of, verify_short,
 };
+use crate::error::Severity;
 use crate::format::features::Incompat;
 use crate::format::{Context, da};
 use crate::geometry::{Geometry, test_geometry};
@@ -62,7 +63,7 @@ fn a_leaf_reads_back_and_its_damage_is_named() {
     assert!(all.contains(&Ok((b"big".to_vec(), Value::Remote { block: 1, length: 5000 }))));
     assert_eq!(l.find(da::hash_name(b"ab")).count(), 1);
     assert_eq!(super::owner_of(&good), Some(Ino(131)));
-    let cases: [(&str, usize, u8); 13] = [
+    let cases: [(&str, usize, u8); 12] = [
         ("attrleaf.uuid.uuid", 40, 1),
         ("attrleaf.bno.address", 23, 1),
         ("attrleaf.count.range", 56, 9),
@@ -73,8 +74,7 @@ fn a_leaf_reads_back_and_its_damage_is_named() {
         ("attrleaf.hashval.order", 80, 0xff),
         ("attrleaf.flags.flags", 86, 0x20),
         ("attrleaf.flags.flags", 86, 6),
-        ("attrleaf.freemap.range", 65, 0x20),
-        ("attrleaf.freemap.overlap", 67, 4),
+        ("attrleaf.freemap.range", 65, 1),
         ("attrleaf.valueblk.range", 4075, 1),
     ];
     for (want, offset, flip) in cases {
@@ -82,6 +82,16 @@ fn a_leaf_reads_back_and_its_damage_is_named() {
         b[offset] ^= flip;
         (ATTR_LEAF.seal)(&mut b, Lsn(9));
         assert_eq!(code(&g, &b).as_deref(), Some(want), "byte {offset}");
+    }
+    assert_eq!(l.odd_free_map(), None);
+    // Into the entries, and into a name.
+    for (offset, flip) in [(65, 0x20), (67, 4)] {
+        let mut b = good.clone();
+        b[offset] ^= flip;
+        (ATTR_LEAF.seal)(&mut b, Lsn(9));
+        assert_eq!(code(&g, &b), None);
+        let odd = AttrLeaf::from_bytes(&b).and_then(|l| l.odd_free_map()).expect("a range in use");
+        assert_eq!((odd.code().as_str(), odd.severity), ("attrleaf.freemap.overlap", Severity::Preen));
     }
     let mut b = good;
     b[3000] ^= 1;
