@@ -138,8 +138,10 @@ impl Volume {
         control: &Control<'_>,
     ) -> Result<Self> {
         if data.len() < MIN_LENGTH {
-            let why = format!("{} has {} bytes: too few for a filesystem", data.name(), data.len());
-            return Err(Error::Invalid(why.into()));
+            let primary = Corruption::new("sb", "block", Rule::Truncated)
+                .found(format_args!("a target of {} bytes", data.len()))
+                .expected(format_args!("at least {MIN_LENGTH}"));
+            return Err(Error::NoFilesystem { target: data.name().into(), primary });
         }
         let (superblock_from, superblock, geometry) = match read_superblock(&*data, 0) {
             Ok((sb, g)) => (AgNumber(0), sb, g),

@@ -13,7 +13,8 @@ use std::process::ExitCode;
 
 /// The definition, with exit statuses and examples.
 pub(crate) fn manual() -> Manual {
-    let exit = &[("0", "all commands were done"), ("1", "a command failed, or wrong usage")];
+    let exit =
+        &[("0", "all commands were done"), ("1", "a command failed, or wrong usage"), ("130", "ended by Ctrl-C")];
     let examples = &[
         ("xfsr-db -c 'sb 0' -c print disk.img", "the primary superblock, field by field"),
         ("xfsr-db -c 'path /etc/fstab' -c cat disk.img", "a file's contents from an image that cannot be mounted"),
@@ -42,13 +43,13 @@ struct Arguments {
     /// The realtime device.
     #[arg(short = 'R', value_name = "RTDEV")]
     realtime: Option<PathBuf>,
-    /// Expert mode.
+    /// Would allow writing: refused, because this version does not write.
     #[arg(short = 'x')]
     expert: bool,
     /// Looks at a mounted filesystem only where it is mounted read-only.
     #[arg(short = 'i')]
     consistent: bool,
-    /// Goes on where the superblock is no superblock.
+    /// Would go on without any superblock: refused, because then nothing can be found.
     #[arg(short = 'F')]
     force: bool,
     /// Name to put before errors.
@@ -76,8 +77,10 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     if arguments.version {
-        println!("xfsr-db version {}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
+        return match libxfsr::cli::print(concat!("xfsr-db version ", env!("CARGO_PKG_VERSION"), "\n")) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => fail(&e.to_string()),
+        };
     }
     if arguments.expert {
         return fail("-x is refused: writing is not available yet");
@@ -136,5 +139,5 @@ pub(crate) fn main() -> ExitCode {
             }
         }
     }
-    ExitCode::from(if failed { session.status } else { 0 })
+    ExitCode::from(if failed || session.out.lost() { session.status } else { 0 })
 }

@@ -9,6 +9,7 @@ pub(crate) struct Out {
     out: RefCell<Box<dyn Write>>,
     err: RefCell<Box<dyn Write>>,
     broken: Cell<bool>,
+    lost: Cell<bool>,
     /// What stands before each complaint.
     name: String,
 }
@@ -25,6 +26,7 @@ impl Out {
             out: RefCell::new(out),
             err: RefCell::new(err),
             broken: Cell::new(false),
+            lost: Cell::new(false),
             name: libxfsr::text::escape(name.as_bytes()).to_string(),
         }
     }
@@ -34,9 +36,14 @@ impl Out {
         Self::new(name, Box::new(BufWriter::with_capacity(1 << 16, std::io::stdout())), Box::new(std::io::stderr()))
     }
 
+    /// A reader that went away is no error; anything else is told once.
     fn note<T>(&self, r: std::io::Result<T>) {
-        if r.is_err() {
-            self.broken.set(true);
+        if let Err(e) = r
+            && !self.broken.replace(true)
+            && e.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            self.lost.set(true);
+            let _ = writeln!(self.err.borrow_mut(), "{}: standard output: {e}", self.name);
         }
     }
 
@@ -56,6 +63,10 @@ impl Out {
     }
     pub(crate) fn flush(&self) {
         self.note(self.out.borrow_mut().flush());
+    }
+    /// Whether something that was written is lost.
+    pub(crate) fn lost(&self) -> bool {
+        self.lost.get()
     }
     /// Whether standard output takes nothing any more.
     pub(crate) fn broken(&self) -> bool {

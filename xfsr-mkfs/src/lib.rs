@@ -12,12 +12,9 @@ use std::process::ExitCode;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    match args::parse(std::env::args_os().skip(1)).and_then(|a| run::run(&a)) {
-        Ok(text) => {
-            // A reader that has gone away is no failure of the filesystem that was made.
-            let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
-            ExitCode::SUCCESS
-        }
+    let done = args::parse(std::env::args_os().skip(1)).and_then(|a| run::run(&a));
+    match done.and_then(|text| Ok(libxfsr::cli::print(&text)?)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("xfsr-mkfs: {e:#}");
             ExitCode::FAILURE

@@ -428,7 +428,8 @@ fn what_is_there_is_kept_unless_forced() {
 fn config_file_json_dry_run_and_new_image() {
     let dir = tempfile::tempdir().expect("a directory");
     let config = dir.path().join("c.conf");
-    std::fs::write(&config, "# a comment\n[block]\nsize=1k\n\n[metadata]\nrmapbt=1\n").expect("config");
+    std::fs::write(&config, "\u{feff}# a comment\r\n[block]\r\nsize: 1k ; small\r\n\n[metadata]\nrmapbt=1\n")
+        .expect("config");
     let image = dir.path().join("image");
     let path = image.to_str().expect("UTF-8");
     let config_option = format!("options={}", config.display());

@@ -24,6 +24,9 @@ pub(crate) fn manual() -> Manual {
 /// Shows the space of an XFS filesystem: an image, a device, or a mounted one
 #[derive(Parser, Debug)]
 #[command(name = "xfsr-spaceman", version, subcommand_negates_reqs = true)]
+#[command(
+    override_usage = "xfsr-spaceman [OPTIONS] -c <CMD>... <PATH>\n       xfsr-spaceman [OPTIONS] <COMMAND> [OPTIONS] <PATH>"
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) common: Common,

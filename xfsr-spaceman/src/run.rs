@@ -118,7 +118,7 @@ fn run(
     if json {
         return cli::print_json(&json!({ "command": name, "result": value })).map_err(written);
     }
-    cli::print(&text);
+    cli::print(&text)?;
     Ok(())
 }
 

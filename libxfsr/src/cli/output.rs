@@ -15,10 +15,20 @@ pub mod exit {
     pub const INTERRUPTED: u8 = 130;
 }
 
-/// Writes an answer to standard output. A reader that went away is no error: nobody is left to tell.
-pub fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+/// Writes to a stream and flushes it. A reader that went away is no error: nobody is left to tell.
+fn write_to(out: &mut dyn Write, text: &[u8]) -> std::io::Result<()> {
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes an answer to standard output.
+///
+/// # Errors
+/// When it cannot be written, a full disk for example; a reader that went away is no error.
+pub fn print(text: &str) -> crate::Result<()> {
+    write_to(&mut std::io::stdout().lock(), text.as_bytes()).map_err(|e| Error::open("standard output", e))
 }
 
 /// Writes a value as one document of JSON.
@@ -28,10 +38,7 @@ pub fn print(text: &str) {
 pub fn print_json_to(out: &mut dyn Write, value: &impl serde::Serialize) -> std::io::Result<()> {
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
-    match out.write_all(&text).and_then(|()| out.flush()) {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
-    }
+    write_to(out, &text)
 }
 
 /// Writes a value as JSON to standard output.

@@ -31,7 +31,7 @@ pub fn check_and_print(program: &str, devices: &Devices, common: &Common) -> Res
     if common.json {
         print_json(&outcome).map_err(|e| Error::open("standard output", e))?;
     } else {
-        print(&outcome.to_string());
+        print(&outcome.to_string())?;
     }
     Ok(outcome)
 }
