@@ -154,6 +154,9 @@ fn version_2(from: &mut dyn Read, magic: [u8; 4], each: EachPiece<'_>) -> Result
 
 /// Restores a dump to targets, which must be large enough; what the dump does not hold is left as it is.
 ///
+/// The sector of the primary superblock is wiped first and written last, behind a flush: a restore that was cut off does not
+/// look like a filesystem.
+///
 /// # Errors
 /// As [`read_dump`]; [`Error::Invalid`] where a device is needed and not given; [`Error::Io`].
 pub fn restore(
@@ -162,7 +165,8 @@ pub fn restore(
     log: Option<&dyn Target>,
     realtime: Option<&dyn Target>,
 ) -> Result<Dumped> {
-    read_dump(from, &mut |device, at, bytes| {
+    let mut superblock: Option<Vec<u8>> = None;
+    let dumped = read_dump(from, &mut |device, at, bytes| {
         let target = match device {
             Device::Data => Some(data),
             Device::Log => log,
@@ -171,8 +175,20 @@ pub fn restore(
         let target = target.ok_or_else(|| {
             Error::invalid(format!("the dump has blocks of a {device:?} device, which was not given"))
         })?;
-        target.write_at(bytes, at.0.checked_mul(BLOCK as u64).ok_or_else(|| bad("xme_addr", Rule::Range).found(at))?)
-    })
+        let offset = at.0.checked_mul(BLOCK as u64).ok_or_else(|| bad("xme_addr", Rule::Range).found(at))?;
+        if let (Device::Data, 0, Some((first, rest))) = (device, offset, bytes.split_at_checked(BLOCK)) {
+            superblock = Some(first.to_vec());
+            data.write_at(&[0; BLOCK], 0)?;
+            data.flush()?;
+            return if rest.is_empty() { Ok(()) } else { data.write_at(rest, BLOCK as u64) };
+        }
+        target.write_at(bytes, offset)
+    })?;
+    if let Some(bytes) = superblock {
+        data.flush()?;
+        data.write_at(&bytes, 0)?;
+    }
+    Ok(dumped)
 }
 
 #[cfg(test)]
@@ -283,5 +299,17 @@ mod tests {
             b.splice(..magic.len().min(b.len()), magic.iter().copied());
             let _ = read_dump(&mut &b[..], &mut |_, _, _| Ok(()));
         }
+    }
+
+    #[test]
+    fn a_restore_that_is_cut_off_leaves_no_superblock() {
+        let dump = version_2();
+        let target = Xfile::new("restore").expect("memory");
+        target.set_len(4 << 20).expect("length");
+        target.write_at(&[7; BLOCK], 0).expect("old");
+        restore(&mut dump.get(..dump.len() / 2).expect("half"), &target, None, None).expect_err("cut off");
+        let mut first = [1; BLOCK];
+        target.read_at(&mut first, 0).expect("read");
+        assert_eq!(first, [0; BLOCK]);
     }
 }
