@@ -80,6 +80,15 @@ impl Error {
     pub fn invalid(what: impl Into<Cow<'static, str>>) -> Self {
         Self::Invalid(what.into())
     }
+    /// How bad it is for a check that could not read something because of this: a device that fails says nothing of the
+    /// filesystem, but one that ends too early, or a number that leads nowhere, does.
+    pub(crate) fn severity(&self) -> Severity {
+        match self {
+            Self::Io { cause, .. } if cause.kind() != std::io::ErrorKind::UnexpectedEof => Severity::Incomplete,
+            Self::Open { .. } | Self::Unsupported(_) => Severity::Incomplete,
+            _ => Severity::Corrupt,
+        }
+    }
     /// An [`Error::Open`] for `path`.
     pub fn open(path: impl AsRef<std::path::Path>, source: impl Into<std::io::Error>) -> Self {
         Self::Open { path: path.as_ref().display().to_string(), cause: source.into() }
@@ -94,10 +103,17 @@ pub enum Severity {
     Warning,
     /// Legal, but could be better.
     Preen,
+    /// The device did not give the bytes: whether they are right is unknown.
+    Incomplete,
     /// Two structures disagree.
     CrossReference,
     /// The structure itself breaks a rule.
     Corrupt,
+}
+
+impl Severity {
+    /// All, the least first.
+    pub const ALL: [Self; 5] = [Self::Warning, Self::Preen, Self::Incomplete, Self::CrossReference, Self::Corrupt];
 }
 
 /// The rule that is broken. Together with structure and field it makes the stable code.

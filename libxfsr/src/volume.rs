@@ -4,6 +4,7 @@ use crate::cache::{BlockKey, BlockRead, BufCache, NoLog, OnDamage, TargetId};
 use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule};
 use crate::format::BlockType;
+use crate::format::features::Features2;
 use crate::format::superblock::{self, Superblock};
 use crate::geometry::Geometry;
 use crate::target::{Access, FileTarget, InUse, Target};
@@ -57,27 +58,34 @@ const MIN_LENGTH: u64 = 64 << 10;
 /// Default cache size in bytes.
 pub const DEFAULT_CACHE: usize = 32 << 20;
 
+/// The superblock at that place. Its checksum is looked at before anything that it says: what a flipped bit says is not true.
 fn read_superblock(target: &dyn Target, offset: u64) -> Result<(Superblock, Geometry)> {
     let mut sector = vec![0; 512];
     target.read_at(&mut sector, offset)?;
     let (sb, _) = Superblock::read_from_prefix(&sector).map_err(|_| Error::invalid("short superblock"))?;
-    let geometry = Geometry::new(&sb)?;
-    if geometry.sector_size > 512 {
-        sector = vec![0; geometry.sector_size as usize];
+    if sb.magicnum.get() != superblock::MAGIC {
+        // This says which number it found.
+        return Geometry::new(&sb).map(|g| (sb, g));
+    }
+    let size = usize::from(sb.sectsize.get());
+    if size > sector.len() && size.is_power_of_two() && size <= superblock::MAX_SECTOR {
+        sector = vec![0; size];
         target.read_at(&mut sector, offset)?;
     }
     let (found, expected) = (
         crate::format::stored_checksum(&sector, superblock::CRC_OFFSET),
         crate::format::checksum(&sector, superblock::CRC_OFFSET),
     );
-    if found != expected {
+    // A v4 superblock has no checksum, and does not claim to have one.
+    let v4 = sb.version() == 4 && !sb.features().features2.contains(Features2::CRC);
+    if found != expected && !v4 {
         return Err(Corruption::new("sb", "crc", Rule::Crc)
             .at_daddr(Daddr(offset / 512))
             .found(format_args!("{found:#010x}"))
             .expected(format_args!("{expected:#010x}"))
             .into());
     }
-    Ok((sb, geometry))
+    Ok((sb, Geometry::new(&sb)?))
 }
 
 impl Volume {
@@ -225,6 +233,31 @@ impl Volume {
             }
             offset += n;
         }
+    }
+
+    /// AGs whose headers lie on the data device: all, unless the device is shorter than the superblock says. Their number is
+    /// bounded by the device's length, that of [`Geometry::ags`] only by what the superblock claims.
+    pub fn ags(&self) -> impl DoubleEndedIterator<Item = AgNumber> + ExactSizeIterator + use<> {
+        let g = &self.geometry;
+        let headers = 4 * u64::from(g.sector_size);
+        let ag_bytes = u64::from(g.agblocks) << g.block_log;
+        let begun = self.data_target.len().checked_sub(headers).map_or(0, |l| l / ag_bytes.max(1) + 1);
+        (0..u32::try_from(begun).unwrap_or(u32::MAX).min(g.ag_count)).map(AgNumber)
+    }
+
+    /// What is wrong where the data device is shorter than the filesystem: it was cut off, or is another device.
+    pub fn shortfall(&self) -> Option<Box<Corruption>> {
+        let (g, has) = (&self.geometry, self.data_target.len());
+        let needs = u128::from(g.blocks) << g.block_log;
+        if u128::from(has) >= needs {
+            return None;
+        }
+        let c = Corruption::new("sb", "dblocks", Rule::Range).in_ag(self.superblock_from, None);
+        let gone = g.ag_count as usize - self.ags().len();
+        let groups =
+            if gone == 0 { String::new() } else { format!(", and {gone} of {} AGs lie behind its end", g.ag_count) };
+        let c = c.found(format_args!("{} blocks, {needs} bytes{groups}", g.blocks));
+        Some(c.expected(format_args!("at most the device's {has} bytes")))
     }
 
     /// Those of its devices that were in use when they were opened, mounted or otherwise, by name: what is read may then be

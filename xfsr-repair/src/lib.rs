@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use clap::{CommandFactory as _, Parser};
+use libxfsr::check::Verdict;
 use libxfsr::cli::{self, Common, Manual};
 use libxfsr::volume::Devices;
 use std::path::PathBuf;
@@ -38,10 +39,10 @@ fn run(a: &Arguments) -> anyhow::Result<u8> {
     }
     let devices = Devices { data: a.device.clone(), log: a.log.clone(), realtime: a.realtime.clone() };
     let outcome = cli::check_and_print("xfsr-repair", &devices, &a.common)?;
-    Ok(match () {
-        () if outcome.is_damaged() => 1,
-        () if outcome.dirty_log => 2,
-        () => 0,
+    Ok(match outcome.verdict() {
+        Verdict::Clean => 0,
+        Verdict::DirtyLog => 2,
+        _ => 1,
     })
 }
 
@@ -49,14 +50,14 @@ fn run(a: &Arguments) -> anyhow::Result<u8> {
 pub fn manual() -> Manual {
     let exit = &[
         ("0", "nothing is wrong"),
-        ("1", "damage was found, the check could not be made, or wrong usage"),
+        ("1", "damage was found, the check or a part of it could not be made, or wrong usage"),
         ("2", "the log is dirty: mount and unmount the filesystem, then check again"),
         ("130", "ended by Ctrl-C"),
     ];
     let examples = &[
         ("xfsr-repair -n disk.img", "check an image with all cores"),
         ("xfsr-repair -n -l /dev/sdb1 /dev/sda1", "check a filesystem whose log is on another device"),
-        ("xfsr-repair -n --json /dev/sda1 | jq '.findings[].code'", "the codes of all findings"),
+        ("xfsr-repair -n --json /dev/sda1 | jq -r .verdict", "clean, damaged, dirty-log or incomplete"),
     ];
     Manual::new(Arguments::command(), exit, examples)
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use xfsr_tests::corpus;
+use xfsr_tests::corpus::{self, End};
 use xfsr_tests::oracle::{self, Devices, Verdict};
 
 fn check(devices: &Devices, extra: &[&str]) -> Verdict {
@@ -13,18 +13,31 @@ fn check(devices: &Devices, extra: &[&str]) -> Verdict {
     oracle::verdict(env!("CARGO_BIN_EXE_xfsr-repair"), &args).unwrap()
 }
 
+fn code(finding: &serde_json::Value) -> String {
+    ["structure", "field", "rule"].map(|part| finding[part].as_str().unwrap()).join(".")
+}
+
 #[test]
 fn nothing_is_found_on_clean_images_and_dirty_logs_are_told() {
     let mut seen = 0;
     for recipe in corpus::selected() {
         let Some(devices) = corpus::obtain(recipe.name) else { continue };
-        let v = check(&devices, &[]);
-        let dirty = recipe.name.starts_with("dirty");
-        assert_eq!(v.code, if dirty { 2 } else { 0 }, "{}:\n{}", recipe.name, v.output);
-        if dirty {
-            assert!(v.output.contains("log is dirty, not checked"), "{}", v.output);
+        let v = check(&devices, &["--json"]);
+        let report: serde_json::Value = serde_json::from_str(&v.output).unwrap();
+        let codes: Vec<String> = report["findings"].as_array().unwrap().iter().map(code).collect();
+        let (verdict, status, expected) = match recipe.end {
+            End::Clean => ("clean", 0, None),
+            End::Orphans => ("clean", 0, Some("agi.unlinked.extra")),
+            End::Dirty => ("dirty-log", 2, None),
+        };
+        assert_eq!((report["verdict"].as_str(), v.code), (Some(verdict), status), "{}:\n{}", recipe.name, v.output);
+        assert_eq!(report["totals"]["preen"], 0, "{}: {}", recipe.name, v.output);
+        if recipe.end == End::Dirty {
+            assert!(check(&devices, &[]).output.contains("log is dirty, not checked"), "{}", recipe.name);
         } else {
-            assert!(!v.output.contains("corrupt:"), "{}: {}", recipe.name, v.output);
+            assert_eq!(report["not_checked"].as_array().map(Vec::len), Some(0), "{}: {}", recipe.name, v.output);
+            assert!(codes.iter().all(|c| Some(c.as_str()) == expected), "{}: {codes:?}", recipe.name);
+            assert_eq!(codes.is_empty(), expected.is_none(), "{}", recipe.name);
         }
         seen += 1;
     }
@@ -73,6 +86,26 @@ fn a_zeroed_primary_superblock_does_not_stop_the_check() {
     };
     let Some(v) = damaged("default", zero) else { return };
     assert!(v.output.contains("\"primary\""), "{}", v.output);
+}
+
+#[test]
+fn what_could_not_be_examined_is_no_success() {
+    let name = "default";
+    if corpus::obtain(name).is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let devices = corpus::copy(name, dir.path());
+    let volume = libxfsr::volume::Volume::open(&libxfsr::volume::Devices::data(&devices.data)).unwrap();
+    let known = volume.superblock.features_ro_compat.get();
+    for ag in 0..volume.geometry.ag_count {
+        let change = format!("write -d features_ro_compat {:#x}", known | 0x80);
+        oracle::xfs_db_write(&devices, &[format!("sb {ag}"), change]).unwrap();
+    }
+    let v = check(&devices, &[]);
+    assert_eq!(v.code, 1, "{}", v.output);
+    assert!(v.output.contains("not checked: features: unknown ro_compat bits 0x80"), "{}", v.output);
+    assert!(v.output.contains("not everything could be"), "{}", v.output);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use clap::{CommandFactory as _, Parser};
+use libxfsr::check::Verdict;
 use libxfsr::cli::{self, Common, Manual};
 use libxfsr::error::Severity;
 use libxfsr::target::{Access, FileTarget, InUse};
@@ -54,9 +55,9 @@ fn run(a: &Arguments) -> anyhow::Result<u8> {
     }
     let devices = Devices { data: a.device.clone(), log: a.log.clone(), realtime: a.realtime.clone() };
     let outcome = cli::check_and_print("xfsr-scrub", &devices, &a.common)?;
-    let mut code = u8::from(outcome.is_damaged());
+    let mut code = u8::from(outcome.verdict() == Verdict::Damaged);
     code |= if outcome.count(Severity::Preen) > 0 { 2 } else { 0 };
-    code |= if outcome.dirty_log { 4 } else { 0 };
+    code |= if outcome.dirty_log || outcome.is_incomplete() { 4 } else { 0 };
     Ok(code)
 }
 
@@ -66,7 +67,7 @@ pub fn manual() -> Manual {
         ("0", "nothing is wrong; else a sum of the following"),
         ("1", "damage was found and left"),
         ("2", "something could be optimised"),
-        ("4", "the check could not be made: an error, a dirty log, a mounted filesystem"),
+        ("4", "the check or a part of it could not be made: an error, a dirty log, a mounted filesystem"),
         ("8", "wrong usage"),
         ("130", "ended by Ctrl-C"),
     ];

@@ -88,7 +88,10 @@ impl<K: Kind, S: Store + Sync> Walk<'_, K, S> {
         self.report.incomplete = true;
         let c = match e {
             Error::Corrupt(c) => c,
-            other => corrupt(self.store, at, "block", Rule::Unreadable).found(other),
+            other => {
+                let severity = other.severity();
+                corrupt(self.store, at, "block", Rule::Unreadable).found(other).severity(severity)
+            }
         };
         let c = self.store.locate(c, at);
         self.tell(c);

@@ -6,11 +6,11 @@ use super::parents::Pointers;
 use super::{Counts, Findings, forks, quota, values};
 use crate::cache::BlockKey;
 use crate::control::Control;
-use crate::error::{Corruption, Result, Rule};
+use crate::error::{Corruption, Error, Result, Rule};
 use crate::format::Context;
 use crate::format::btree::InobtRec;
 use crate::format::dir::FileType;
-use crate::format::inode::{Dinode, check_dinode};
+use crate::format::inode::{Dinode, check_dinode, verify_dinode};
 use crate::geometry::Geometry;
 use crate::units::{AgBlock, AgIno, AgNumber, Daddr, Ino};
 use crate::volume::Volume;
@@ -206,6 +206,8 @@ pub(super) struct Scan<'a> {
     pub table: &'a Table<'a>,
     pub usage: &'a quota::Usage,
     pub control: &'a Control<'a>,
+    /// Directories whose inode cannot be trusted.
+    pub unread: AtomicU64,
 }
 
 impl Scan<'_> {
@@ -227,8 +229,13 @@ impl Scan<'_> {
             drop(batch);
             let n = done.fetch_add(group.len() as u64, Ordering::Relaxed) + group.len() as u64;
             self.control.tell("inode chunks", n, Some(chunks.len() as u64));
-            Ok(())
-        })
+            Ok::<(), Error>(())
+        })?;
+        let unread = self.unread.load(Ordering::Relaxed);
+        if unread > 0 {
+            self.found.skip("directories", format_args!("the entries of {unread}, whose inodes cannot be trusted"));
+        }
+        Ok(())
     }
 
     fn readahead(&self, group: &[(AgNumber, InobtRec)]) {
@@ -251,6 +258,7 @@ impl Scan<'_> {
             let (agbno, index) = g.agino_to_block(AgIno(start + n));
             g.agbno_to_daddr(ag, agbno).bytes() + u64::from(index) * size as u64
         };
+        let mut unread = 0u64;
         if holes != 0 || self.volume.data_target().read_at(bytes, offset_of(0)).is_err() {
             // With holes, or where the whole cannot be read: inode by inode.
             for n in (0..64u32).filter(|n| holes >> n & 1 == 0) {
@@ -258,12 +266,21 @@ impl Scan<'_> {
                 if let Err(e) = self.volume.data_target().read_at(inode, offset_of(n)) {
                     let ino = g.join_ino(ag, AgIno(start + n));
                     self.found.add_error(e, || Corruption::new("inode", "core", Rule::Unreadable).in_inode(ino));
-                    inode.fill(0);
+                    unread |= 1 << n;
                 }
             }
         }
         for (n, inode) in (0..64u32).zip(bytes.chunks(size)).filter(|(n, _)| holes >> n & 1 == 0) {
             let agino = AgIno(start + n);
+            if unread >> n & 1 == 1 {
+                // In use, for all that the btree says; what its bytes say nobody knows.
+                if r.free.get() >> n & 1 == 0
+                    && let Some(slot) = self.table.slot(g.join_ino(ag, agino))
+                {
+                    self.table.fill(slot, BROKEN, 0);
+                }
+                continue;
+            }
             let (agbno, _) = g.agino_to_block(agino);
             self.inode(g.join_ino(ag, agino), ag, agbno, inode, r.free.get() >> n & 1 == 1, batch);
         }
@@ -271,11 +288,13 @@ impl Scan<'_> {
 
     fn inode(&self, ino: Ino, ag: AgNumber, agbno: AgBlock, bytes: &[u8], free: bool, batch: &mut Batch<'_>) {
         let at = Context { geometry: &self.volume.geometry, daddr: self.volume.geometry.agbno_to_daddr(ag, agbno) };
-        let mut broken = false;
+        let mut sound = true;
         check_dinode(bytes, ino, &at, &mut |c| {
-            broken |= c.severity == crate::error::Severity::Corrupt;
+            sound = false;
             self.found.add(c.in_inode(ino));
         });
+        // Only what the kernel would not load is kept from the later passes: a wrong flag says nothing against the entries below.
+        let mut broken = !sound && verify_dinode(bytes, ino, &at).is_err();
         let slot = self.table.slot(ino);
         let Some(core) = Dinode::from_bytes(bytes) else { return };
         let bad = |field, rule| Corruption::new("inode", field, rule).in_inode(ino);
@@ -294,6 +313,9 @@ impl Scan<'_> {
         if core.mode.get() == 0 {
             self.found.add(bad("mode", Rule::Mismatch).found(0).expected("a file: the inode btree says in use"));
             broken = true;
+        }
+        if broken && kind == FileType::Directory {
+            self.unread.fetch_add(1, Ordering::Relaxed);
         }
         self.table.fill(slot, if broken { BROKEN } else { kind as u8 }, core.nlink.get());
         let realtime = forks::check(self.volume, self.found, ino, bytes, core, batch);

@@ -8,6 +8,7 @@ mod ag;
 mod counters;
 mod datree;
 mod directory;
+mod findings;
 mod forks;
 mod inodes;
 mod links;
@@ -22,13 +23,13 @@ mod report;
 mod superblock;
 mod values;
 
-use crate::cache::BlockRead;
 use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule, Severity};
+use crate::format::features::{LogIncompat, RoCompat};
 use crate::journal::{LogState, log_state};
 use crate::units::{AgBlock, AgNumber, Ino, Lsn};
 use crate::volume::Volume;
-use parking_lot::Mutex;
+use findings::Findings;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,105 +65,108 @@ pub struct NotChecked {
     pub why: String,
 }
 
+/// What a check says in one word.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Everything was examined, and nothing must be repaired.
+    Clean,
+    /// Something must be repaired.
+    Damaged,
+    /// The log must be replayed before anything can be said. No damage was found in what does not depend on it.
+    DirtyLog,
+    /// No damage was found, but a part could not be examined: the device failed, or this library does not know it.
+    Incomplete,
+}
+
+/// All findings by severity, those too that were not kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct Totals {
+    /// Structures that break a rule.
+    pub corrupt: u64,
+    /// Structures that disagree.
+    pub cross_reference: u64,
+    /// What the device did not give.
+    pub incomplete: u64,
+    /// What could be better.
+    pub preen: u64,
+    /// What an administrator should look at.
+    pub warnings: u64,
+}
+
 /// What a check found.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
+#[must_use]
 pub struct Outcome {
     /// Findings: first what breaks a rule of its own, then what disagrees with something else; then in the order of the place.
+    /// Of more than [`MAX_FINDINGS`] the worse ones are kept.
     pub findings: Vec<Corruption>,
     /// Findings beyond [`MAX_FINDINGS`], only counted.
     pub more_findings: u64,
-    /// Whether the log must be replayed first; nothing else was then checked.
+    /// All findings, counted.
+    pub totals: Totals,
+    /// Whether the log must be replayed first; nothing but superblocks and log was then checked.
     pub dirty_log: bool,
-    /// Parts that were not examined.
+    /// Parts that could not be examined.
     pub not_checked: Vec<NotChecked>,
+    /// Parts that there is nothing to compare with, as the usage of a quota that the kernel has not counted yet.
+    pub not_applicable: Vec<NotChecked>,
     /// What was looked at.
     pub counts: Counts,
 }
 
 impl Outcome {
-    /// Whether something must be repaired.
-    pub fn is_damaged(&self) -> bool {
-        self.findings.iter().any(|f| f.severity >= Severity::CrossReference)
+    /// What all this amounts to. Damage outweighs a dirty log, and that parts that could not be examined.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        match () {
+            () if self.is_damaged() => Verdict::Damaged,
+            () if self.dirty_log => Verdict::DirtyLog,
+            () if self.is_incomplete() => Verdict::Incomplete,
+            () => Verdict::Clean,
+        }
     }
-    /// Findings of that severity.
-    pub fn count(&self, s: Severity) -> usize {
-        self.findings.iter().filter(|f| f.severity == s).count()
+    /// Whether something must be repaired.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.totals.corrupt + self.totals.cross_reference > 0
+    }
+    /// Whether a part could not be examined; there may be damage all the same.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        !self.not_checked.is_empty() || self.totals.incomplete > 0
+    }
+    /// Findings of that severity, those too that were not kept.
+    #[must_use]
+    pub fn count(&self, s: Severity) -> u64 {
+        match s {
+            Severity::Warning => self.totals.warnings,
+            Severity::Preen => self.totals.preen,
+            Severity::Incomplete => self.totals.incomplete,
+            Severity::CrossReference => self.totals.cross_reference,
+            Severity::Corrupt => self.totals.corrupt,
+        }
     }
 }
 
 /// Who a block says it belongs to.
 pub(crate) type OwnerOf = fn(&[u8]) -> Option<Ino>;
 
-/// Collects findings from all threads.
-#[derive(Debug, Default)]
-pub(crate) struct Findings {
-    kept: Mutex<Vec<Corruption>>,
-    total: AtomicU64,
-    not_checked: Mutex<Vec<NotChecked>>,
-    /// The head of the log, where it is known and nothing waits to be replayed.
-    head: Option<Lsn>,
-}
-
-impl Findings {
-    #[allow(clippy::boxed_local, reason = "corruptions are boxed from birth")]
-    pub(crate) fn add(&self, c: Box<Corruption>) {
-        if self.total.fetch_add(1, Ordering::Relaxed) < MAX_FINDINGS as u64 {
-            self.kept.lock().push(*c);
-        }
-    }
-    pub(crate) fn skip(&self, what: &'static str, why: impl ToString) {
-        self.not_checked.lock().push(NotChecked { what, why: why.to_string() });
-    }
-    /// Tells where an LSN lies ahead of the log: the kernel refuses such a block, because a later replay could not tell which of
-    /// both is newer.
-    pub(crate) fn lsn(&self, lsn: Option<Lsn>, bad: impl FnOnce() -> Box<Corruption>) {
-        // All ones are no LSN.
-        if let (Some(lsn), Some(head)) = (lsn.filter(|l| l.0 != u64::MAX), self.head)
-            && lsn > head
-        {
-            let show = |l: Lsn| format!("cycle {} block {}", l.cycle(), l.block());
-            self.add(bad().found(show(lsn)).expected(format_args!("at most the log's head, {}", show(head))));
-        }
-    }
-    /// Takes a block of metadata that was read damaged or not: tells what is wrong with it, and gives none where it is not what was
-    /// looked for. `bad` makes a corruption of the structure with its place; `owner` is who the block says it belongs to, and who
-    /// must be.
-    pub(crate) fn usable(
-        &self,
-        read: Result<BlockRead>,
-        owner: Option<(OwnerOf, Ino)>,
-        bad: &dyn Fn(&'static str, Rule) -> Box<Corruption>,
-    ) -> Option<BlockRead> {
-        let block = match read {
-            Ok(block) => block,
-            Err(e) => {
-                self.add_error(e, || bad("block", Rule::Unreadable));
-                return None;
-            }
-        };
-        if let Some(c) = block.damage() {
-            let foreign = c.rule.is_foreign();
-            let mut c = Box::new(c.clone());
-            c.at.complete(bad("block", c.rule).at);
-            self.add(c);
-            if foreign {
-                return None;
-            }
-        }
-        self.lsn(block.lsn(), || bad("lsn", Rule::Lsn));
-        if let Some((of, wanted)) = owner
-            && let Some(o) = of(&block).filter(|o| *o != wanted)
-        {
-            self.add(bad("owner", Rule::Owner).found(o).expected(wanted));
-        }
-        Some(block)
-    }
-    /// Adds an error: a corruption as it is, anything else as "unreadable".
-    pub(crate) fn add_error(&self, e: Error, otherwise: impl FnOnce() -> Box<Corruption>) {
-        match e {
-            Error::Corrupt(c) => self.add(c),
-            other => self.add(otherwise().found(other)),
-        }
+impl Serialize for Outcome {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> std::result::Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut o = s.serialize_struct("Outcome", 8)?;
+        o.serialize_field("verdict", &self.verdict())?;
+        o.serialize_field("findings", &self.findings)?;
+        o.serialize_field("more_findings", &self.more_findings)?;
+        o.serialize_field("totals", &self.totals)?;
+        o.serialize_field("dirty_log", &self.dirty_log)?;
+        o.serialize_field("not_checked", &self.not_checked)?;
+        o.serialize_field("not_applicable", &self.not_applicable)?;
+        o.serialize_field("counts", &self.counts)?;
+        o.end()
     }
 }
 
@@ -177,9 +181,12 @@ impl Findings {
 /// ```no_run
 /// use libxfsr::{check, control::Control, volume::{Devices, Volume}};
 /// let volume = Volume::open(&Devices::data("disk.img"))?;
-/// for finding in check::check(&volume, &Control::none())?.findings {
+/// let outcome = check::check(&volume, &Control::none())?;
+/// for finding in &outcome.findings {
 ///     println!("{finding}");
 /// }
+/// // A list without findings is not enough: the log may be dirty, or a part not examined.
+/// assert_eq!(outcome.verdict(), check::Verdict::Clean);
 /// # Ok::<(), libxfsr::Error>(())
 /// ```
 pub fn check(volume: &Volume, control: &Control<'_>) -> Result<Outcome> {
@@ -222,8 +229,10 @@ fn run(volume: &Volume, control: &Control<'_>, keep: Option<&mut Vec<Vec<BlockOw
     let mut found = Findings::default();
     let mut outcome = Outcome::default();
     control.begin("superblocks and log");
-    superblock::check(volume, &found);
-    match log_state(volume) {
+    let state = log_state(volume);
+    superblock::check(volume, matches!(state, Ok(LogState::Dirty { .. })), &found, control)?;
+    features(volume, matches!(state, Ok(LogState::Dirty { .. })), &found);
+    match state {
         Ok(LogState::Dirty { .. }) => {
             outcome.dirty_log = true;
             let what = if keep.is_some() { "what the log holds" } else { "everything but superblocks" };
@@ -254,15 +263,40 @@ fn run(volume: &Volume, control: &Control<'_>, keep: Option<&mut Vec<Vec<BlockOw
     if !outcome.dirty_log || keep.is_some() {
         outcome.counts = everything(volume, control, &found, keep)?;
     }
-    outcome.more_findings = found.total.load(Ordering::Relaxed).saturating_sub(MAX_FINDINGS as u64);
-    outcome.findings = found.kept.into_inner();
+    outcome.totals = found.totals();
+    outcome.not_checked = std::mem::take(&mut *found.not_checked.lock());
+    outcome.not_applicable = std::mem::take(&mut *found.not_applicable.lock());
+    let all = Severity::ALL.iter().map(|s| outcome.count(*s)).sum::<u64>();
+    outcome.findings = found.take();
+    outcome.more_findings = all - outcome.findings.len() as u64;
     outcome.findings.sort_by(|a, b| {
         let place =
             |c: &Corruption| (c.at.ag, c.at.agbno, c.at.ino, c.at.offset, c.structure, c.field, c.found.clone());
         (cause(a), place(a)).cmp(&(cause(b), place(b)))
     });
-    outcome.not_checked = found.not_checked.into_inner();
     Ok(outcome)
+}
+
+/// Features that this library does not know and that do not forbid reading.
+fn features(volume: &Volume, dirty: bool, found: &Findings) {
+    let f = &volume.geometry.features;
+    let unknown = f.ro_compat.difference(RoCompat::all()).bits();
+    if unknown != 0 {
+        found.skip(
+            "features",
+            format_args!(
+                "unknown ro_compat bits {unknown:#x}: what they add is not checked, and what else is said may be a \
+                 misunderstanding; a newer version of this program is needed"
+            ),
+        );
+    }
+    let unknown = f.log_incompat.difference(LogIncompat::all()).bits();
+    if dirty && unknown != 0 {
+        found.skip(
+            "log",
+            format_args!("unknown log_incompat bits {unknown:#x}: only a kernel that knows them can replay it"),
+        );
+    }
 }
 
 /// Rank in the list of findings: what breaks a rule of its own stands before what only disagrees with something else, and so is
@@ -301,45 +335,57 @@ fn everything(
     let g = &volume.geometry;
     control.begin("AG btrees");
     let ags_done = AtomicU64::new(0);
-    let ags: Vec<ag::AgState> = g
-        .ags()
-        .collect::<Vec<_>>()
+    // What lies behind the end of a device that is too short has been told of once.
+    let groups: Vec<AgNumber> = volume.ags().collect();
+    let ags: Vec<ag::AgState> = groups
         .par_iter()
         .map(|&ag| {
             control.check()?;
             let state = ag::check(volume, ag, found);
-            control.tell(
-                "allocation groups",
-                ags_done.fetch_add(1, Ordering::Relaxed) + 1,
-                Some(u64::from(g.ag_count)),
-            );
+            let done = ags_done.fetch_add(1, Ordering::Relaxed) + 1;
+            control.tell("allocation groups", done, Some(groups.len() as u64));
             Ok(state)
         })
         .collect::<Result<_>>()?;
     control.begin("inodes");
     let owners = owners::Owners::new(&ags);
     let table = inodes::Table::new(g, &ags);
-    let mut counts = Counts { ags: u64::from(g.ag_count), ..Counts::default() };
+    let mut counts = Counts { ags: groups.len() as u64, ..Counts::default() };
     let usage = quota::Usage::new(volume);
-    let scan = inodes::Scan { volume, found, owners: &owners, table: &table, usage: &usage, control };
+    let unread = AtomicU64::new(0);
+    let scan = inodes::Scan { volume, found, owners: &owners, table: &table, usage: &usage, control, unread };
     scan.run(&ags)?;
-    quota::check(volume, &table, &ags, &usage, found, control)?;
+    // Where the device failed, what was not read would be missed everywhere else: comparing would take that for damage.
+    let failed = || found.totals().incomplete > 0;
+    let unread = "a part of the device could not be read, so counts and owners would differ";
+    if failed() {
+        found.skip("quotacheck", unread);
+    } else {
+        quota::check(volume, &table, &ags, &usage, found, control)?;
+    }
     control.begin("directories");
     links::unlinked(volume, &table, &ags, found);
     let dirs = directory::Pass { volume, found, table: &table, control };
     counts.entries = dirs.run()?;
     control.begin("links");
-    let metadata = metadir::check(volume, &table, found);
-    links::check(volume, &table, found);
+    let apart = Findings::default();
+    let compared = if failed() {
+        found.skip("links, parent pointers, owners of blocks, realtime section and counters", unread);
+        &apart
+    } else {
+        found
+    };
+    let metadata = metadir::check(volume, &table, compared);
+    links::check(volume, &table, compared);
     control.check()?;
-    parents::check(volume, &table, found, control)?;
+    parents::check(volume, &table, compared, control)?;
     control.begin("owners of blocks");
-    let all = owners.check(volume, &table, &ags, found, keep.is_some());
+    let all = owners.check(volume, &table, &ags, compared, keep.is_some());
     if let Some(keep) = keep {
         *keep = all;
     }
-    realtime::check(volume, &metadata, owners.take_realtime(), found);
-    counters::check(volume, &ags, found);
+    realtime::check(volume, &metadata, owners.take_realtime(), compared);
+    counters::check(volume, &ags, compared);
     table.count(&mut counts);
     counts.extents = owners.extents();
     counts.free_blocks = ags.iter().map(|a| a.free_blocks).sum();

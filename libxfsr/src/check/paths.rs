@@ -37,8 +37,8 @@ struct Paths<'a> {
 /// # Errors
 /// Only when the caller's control says stop.
 pub(super) fn fill(volume: &Volume, table: &Table<'_>, found: &Findings, control: &Control<'_>) -> Result<()> {
-    let mut kept = found.kept.lock();
-    let all: BTreeSet<Ino> = kept.iter().filter_map(|c| c.at.ino).collect();
+    let mut all: BTreeSet<Ino> = BTreeSet::new();
+    found.change(|kept| all.extend(kept.filter_map(|c| c.at.ino)));
     let wanted: Vec<Ino> = all.into_iter().take(MAX_INODES).collect();
     if wanted.is_empty() {
         return Ok(());
@@ -46,9 +46,7 @@ pub(super) fn fill(volume: &Volume, table: &Table<'_>, found: &Findings, control
     let mut paths = Paths { volume, table, names: HashMap::new(), entries: 0 };
     paths.find_names(&wanted, control)?;
     let known: HashMap<Ino, Vec<u8>> = wanted.iter().filter_map(|i| Some((*i, paths.path(*i)?))).collect();
-    for c in kept.iter_mut() {
-        c.at.path = c.at.ino.and_then(|i| known.get(&i)).cloned();
-    }
+    found.change(|kept| kept.for_each(|c| c.at.path = c.at.ino.and_then(|i| known.get(&i)).cloned()));
     Ok(())
 }
 

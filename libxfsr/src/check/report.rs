@@ -1,6 +1,6 @@
 //! A check's outcome in words.
 
-use super::Outcome;
+use super::{Outcome, Verdict};
 use crate::error::Severity;
 use std::fmt;
 
@@ -10,6 +10,7 @@ impl fmt::Display for Outcome {
             let word = match finding.severity {
                 Severity::Corrupt => "corrupt",
                 Severity::CrossReference => "disagreement",
+                Severity::Incomplete => "not readable",
                 Severity::Preen => "could be better",
                 Severity::Warning => "warning",
             };
@@ -21,6 +22,9 @@ impl fmt::Display for Outcome {
         for n in &self.not_checked {
             writeln!(f, "not checked: {}: {}", n.what, n.why)?;
         }
+        for n in &self.not_applicable {
+            writeln!(f, "not applicable: {}: {}", n.what, n.why)?;
+        }
         if self.dirty_log {
             return writeln!(f, "log is dirty, not checked");
         }
@@ -30,13 +34,13 @@ impl fmt::Display for Outcome {
             "{} AGs, {} inodes in use ({} directories, {} entries), {} extents, {} free blocks",
             c.ags, c.inodes, c.directories, c.entries, c.extents, c.free_blocks
         )?;
-        if self.is_damaged() {
-            let bad = self.count(Severity::Corrupt) + self.count(Severity::CrossReference);
-            writeln!(f, "damaged: {bad} findings")
-        } else if !self.not_checked.is_empty() {
-            writeln!(f, "no damage in what was checked")
-        } else {
-            writeln!(f, "clean")
+        match self.verdict() {
+            Verdict::Damaged => {
+                let bad = self.count(Severity::Corrupt) + self.count(Severity::CrossReference);
+                writeln!(f, "damaged: {bad} findings")
+            }
+            Verdict::Incomplete => writeln!(f, "no damage in what was checked, but not everything could be"),
+            Verdict::DirtyLog | Verdict::Clean => writeln!(f, "clean"),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use super::Findings;
 use crate::cache::OnDamage;
-use crate::error::{Corruption, Rule, Severity};
+use crate::control::Control;
+use crate::error::{Corruption, Error, Result, Rule, Severity};
 use crate::format::features::Version;
 use crate::format::superblock::{SUPERBLOCK, Superblock};
 use crate::geometry::Geometry;
@@ -10,60 +11,106 @@ use crate::units::{AgNumber, Ino, NULL_INO};
 use crate::volume::Volume;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// Fields of a secondary that the kernel does not keep up to date.
-fn without_counters(sb: &Superblock) -> Superblock {
-    let mut s = *sb;
-    s.icount = 0.into();
-    s.ifree = 0.into();
-    s.fdblocks = 0.into();
-    s.frextents = 0.into();
-    s.lsn = 0.into();
-    s.crc = 0.into();
-    s.inprogress = 0;
-    s.fname = [0; 12];
-    s.versionnum = (s.versionnum.get() & !0x50).into();
-    s.features_log_incompat = 0.into();
-    s
+/// What a copy's field may hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Copied {
+    /// The same as in the primary, also later.
+    Exactly,
+    /// The same when growfs last wrote the copies; a mount changes the primary alone. Scrub would bring it up to date.
+    Once,
+    /// As `Once`, and null in copies that mkfs wrote before it had the inode.
+    Inode,
+    /// As `Once`, and null or 0 in copies older than the quota file.
+    Quota,
+    /// Whatever it held then: the copies do not follow.
+    Free,
+}
+use Copied::{Exactly, Free, Inode, Once, Quota};
+
+/// Bits of `versionnum` that a mount sets in the primary alone.
+const SET_LATER: u16 = Version::ATTR.bits() | Version::QUOTA.bits();
+
+macro_rules! fields {
+    ($($name:ident: $how:ident),* $(,)?) => {
+        &[$((stringify!($name), std::mem::offset_of!(Superblock, $name), $how)),*]
+    };
 }
 
-pub(super) fn check(volume: &Volume, found: &Findings) {
-    let g = &volume.geometry;
+/// All fields in the order of the disk: each ends where the next begins.
+const FIELDS: &[(&str, usize, Copied)] = fields!(
+    magicnum: Exactly, blocksize: Exactly, dblocks: Exactly, rblocks: Exactly, rextents: Exactly, uuid: Exactly,
+    logstart: Exactly, rootino: Inode, rbmino: Inode, rsumino: Inode, rextsize: Exactly, agblocks: Exactly,
+    agcount: Exactly, rbmblocks: Exactly, logblocks: Exactly, versionnum: Exactly, sectsize: Exactly,
+    inodesize: Exactly, inopblock: Exactly, fname: Once, blocklog: Exactly, sectlog: Exactly, inodelog: Exactly,
+    inopblog: Exactly, agblklog: Exactly, rextslog: Exactly, inprogress: Free, imax_pct: Once, icount: Free,
+    ifree: Free, fdblocks: Free, frextents: Free, uquotino: Quota, gquotino: Quota, qflags: Free, flags: Exactly,
+    shared_vn: Exactly, inoalignmt: Exactly, unit: Once, width: Once, dirblklog: Exactly, logsectlog: Exactly,
+    logsectsize: Exactly, logsunit: Exactly, features2: Exactly, bad_features2: Exactly, features_compat: Exactly,
+    features_ro_compat: Exactly, features_incompat: Exactly, features_log_incompat: Free, crc: Free,
+    spino_align: Exactly, pquotino: Quota, lsn: Free, meta_uuid: Exactly, metadirino: Inode, rgcount: Exactly,
+    rgextents: Exactly, rgblklog: Exactly, pad: Exactly, rtstart: Exactly, rtreserved: Exactly,
+);
+
+/// Checks all copies that lie on the device. Of a filesystem whose log is dirty the copies are told of as warnings only: growfs
+/// writes them at once, and what the primary says then is still in the log.
+///
+/// # Errors
+/// Only when the caller's control says stop.
+pub(super) fn check(volume: &Volume, dirty: bool, found: &Findings, control: &Control<'_>) -> Result<()> {
     if volume.superblock_from != AgNumber(0) {
         let c = Corruption::new("sb", "primary", Rule::Unreadable).in_ag(AgNumber(0), None);
         found.add(c.found(format_args!("unusable; the copy in AG {} was taken", volume.superblock_from)));
     }
-    for ag in g.ags() {
-        let block = match volume.ag_header(ag, 0, &SUPERBLOCK, OnDamage::Keep) {
-            Ok(b) => b,
-            Err(e) => {
-                found.add_error(e, || Corruption::new("sb", "block", Rule::Unreadable).in_ag(ag, None));
-                continue;
-            }
-        };
-        if let Some(c) = block.damage() {
-            found.add(Box::new(c.clone()).in_ag(ag, None));
-            continue;
+    if let Some(c) = volume.shortfall() {
+        found.add(c);
+    }
+    for ag in volume.ags() {
+        control.check()?;
+        let copies = Findings::default();
+        one(volume, ag, if ag == AgNumber(0) { found } else { &copies });
+        for c in copies.take() {
+            let early = dirty && c.severity >= Severity::CrossReference;
+            found.add(if early { Box::new(c).severity(Severity::Warning) } else { Box::new(c) });
         }
-        let Ok((sb, rest)) = Superblock::ref_from_prefix(&block) else { continue };
-        if ag == AgNumber(0) {
-            primary(volume, sb, found);
-        }
-        if rest.iter().any(|b| *b != 0) {
-            found.add(
-                Corruption::new("sb", "padding", Rule::Range)
-                    .in_ag(ag, None)
-                    .found("bytes behind the superblock")
-                    .expected("zeroes"),
-            );
-        }
-        if ag == volume.superblock_from {
-            continue;
-        }
-        if let Err(e) = Geometry::new(sb) {
-            found.add_error(e, || Corruption::new("sb", "features", Rule::Flags));
-            continue;
-        }
-        secondary(volume, ag, sb, found);
+    }
+    Ok(())
+}
+
+fn one(volume: &Volume, ag: AgNumber, found: &Findings) {
+    let block = match volume.ag_header(ag, 0, &SUPERBLOCK, OnDamage::Keep) {
+        Ok(b) => b,
+        Err(e) => return found.add_error(e, || Corruption::new("sb", "block", Rule::Unreadable).in_ag(ag, None)),
+    };
+    if let Some(c) = block.damage() {
+        return found.add(Box::new(c.clone()).in_ag(ag, None));
+    }
+    let Ok((sb, rest)) = Superblock::ref_from_prefix(&block) else { return };
+    if ag == AgNumber(0) {
+        primary(volume, sb, found);
+    }
+    if rest.iter().any(|b| *b != 0) {
+        let c = Corruption::new("sb", "padding", Rule::Range).in_ag(ag, None);
+        found.add(c.found("bytes behind the superblock").expected("zeroes"));
+    }
+    if ag == volume.superblock_from {
+        return;
+    }
+    match Geometry::new(sb) {
+        Ok(_) => secondary(volume, ag, sb, found),
+        Err(Error::Corrupt(c)) => found.add(c.in_ag(ag, None)),
+        Err(e) => found.add(Corruption::new("sb", "features", Rule::Flags).in_ag(ag, None).found(e)),
+    }
+}
+
+/// A field's value for people: a label as text, a number as such.
+fn show(field: &str, bytes: &[u8]) -> String {
+    if field == "fname" {
+        return crate::text::escape(bytes.split(|b| *b == 0).next().unwrap_or(&[]));
+    }
+    match bytes.len() {
+        0..=8 => bytes.iter().fold(0u64, |n, b| n << 8 | u64::from(*b)).to_string(),
+        16 => uuid::Uuid::from_slice(bytes).map_or_else(|_| String::new(), |u| u.to_string()),
+        _ => format!("{bytes:x?}"),
     }
 }
 
@@ -72,44 +119,29 @@ fn secondary(volume: &Volume, ag: AgNumber, sb: &Superblock, found: &Findings) {
         let c = Corruption::new("sb", "frextents", Rule::Range).in_ag(ag, None);
         found.add(c.found(sb.frextents).expected("0 without a realtime section"));
     }
-    let (mut ours, theirs) = (without_counters(sb), without_counters(&volume.superblock));
-    // mkfs writes most copies before it has these inodes, and the kernel never fills them in.
-    for (a, b) in [
-        (&mut ours.rootino, theirs.rootino),
-        (&mut ours.rbmino, theirs.rbmino),
-        (&mut ours.rsumino, theirs.rsumino),
-        (&mut ours.metadirino, theirs.metadirino),
-    ] {
-        if a.get() == NULL_INO {
-            *a = b;
-        }
+    let (mut ours, mut theirs) = (*sb, volume.superblock);
+    for s in [&mut ours, &mut theirs] {
+        s.versionnum = (s.versionnum.get() & !SET_LATER).into();
     }
-    // A mount with quota makes its inodes and flags in the primary only.
-    for (a, b) in [
-        (&mut ours.uquotino, theirs.uquotino),
-        (&mut ours.gquotino, theirs.gquotino),
-        (&mut ours.pquotino, theirs.pquotino),
-    ] {
-        if [0, NULL_INO].contains(&a.get()) {
-            *a = b;
-        }
+    let quota = sb.features().version.contains(Version::QUOTA) || sb.features().metadir();
+    let ends = FIELDS.iter().skip(1).map(|f| f.1).chain([size_of::<Superblock>()]);
+    for ((field, start, how), end) in FIELDS.iter().zip(ends) {
+        let (Some(a), Some(b)) = (ours.as_bytes().get(*start..end), theirs.as_bytes().get(*start..end)) else {
+            continue;
+        };
+        let null = a.iter().all(|b| *b == 0xff);
+        let severity = match how {
+            _ if a == b => continue,
+            Free => continue,
+            Inode if null => continue,
+            Quota if null || a.iter().all(|b| *b == 0) => continue,
+            Quota if !quota => Severity::Corrupt,
+            Exactly => Severity::Corrupt,
+            Once | Inode | Quota => Severity::Preen,
+        };
+        let c = Corruption::new("sb", field, Rule::Mismatch).in_ag(ag, None).severity(severity);
+        found.add(c.found(show(field, a)).expected(format_args!("{}, as in the primary", show(field, b))));
     }
-    if ours.qflags.get() == 0 {
-        ours.qflags = theirs.qflags;
-    }
-    if sb.fname != volume.superblock.fname {
-        let show = |name: &[u8]| crate::text::escape(name.split(|b| *b == 0).next().unwrap_or(&[]));
-        let c = Corruption::new("sb", "fname", Rule::Mismatch).in_ag(ag, None).severity(Severity::Preen);
-        found.add(
-            c.found(show(&sb.fname)).expected(format_args!("{}, the primary's label", show(&volume.superblock.fname))),
-        );
-    }
-    if ours.as_bytes() == theirs.as_bytes() {
-        return;
-    }
-    let at = ours.as_bytes().iter().zip(theirs.as_bytes()).position(|(a, b)| a != b).unwrap_or(0);
-    let c = Corruption::new("sb", "copy", Rule::Mismatch).in_ag(ag, None);
-    found.add(c.found(format_args!("byte {at} differs from the primary")).severity(Severity::Corrupt));
 }
 
 fn primary(volume: &Volume, sb: &Superblock, found: &Findings) {

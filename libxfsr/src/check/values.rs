@@ -129,7 +129,7 @@ pub(super) fn check(
             }
             Ok(_) => link_lsns(volume, found, &inode),
             Err(Error::Corrupt(c)) => found.add(at(c)),
-            Err(other) => found.add(at(Corruption::new("symlink", "target", Rule::Unreadable)).found(other)),
+            Err(other) => found.add_error(other, || at(Corruption::new("symlink", "target", Rule::Unreadable))),
         }
     }
 }

@@ -29,7 +29,7 @@ pub fn for_each_used(
     let g = &volume.geometry;
     // The superblock's count is that of the last unmount: good enough to tell how far this is.
     let (mut passed, inodes) = (0, volume.superblock.icount.get());
-    for ag in g.ags() {
+    for ag in volume.ags() {
         control.check()?;
         let mut flow = ControlFlow::Continue(());
         let walked = AgStore::new(volume, ag, AgTree::Ino, OnDamage::Fail).and_then(|store| {

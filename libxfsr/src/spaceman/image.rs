@@ -126,6 +126,7 @@ impl Image {
         let gap = if rmap { Owner::Free } else { Owner::Unknown };
         let mut gaps = Gaps { device: Device::Data, next: 0, gap, broken: false, each };
         for ag in g.ags() {
+            control.check()?;
             control.tell("mappings", ag.0.into(), Some(g.ag_count.into()));
             if rmap {
                 let store = self.store(ag, AgTree::Rmap)?;

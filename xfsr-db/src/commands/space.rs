@@ -111,7 +111,7 @@ pub(crate) fn freesp(s: &mut Session, a: &[String]) -> Outcome {
         return Err("-m needs a factor of at least 2, -e a size of at least 1".into());
     }
     if ags.is_empty() {
-        ags = g.ags().collect();
+        ags = s.volume.ags().collect();
     }
     if let Some(ag) = ags.iter().find(|ag| ag.0 >= g.ag_count) {
         return Err(format!("there is no AG {ag}"));

@@ -135,7 +135,7 @@ pub(crate) fn blockget(s: &mut Session, a: &[String]) -> Outcome {
 /// Blocks that stand in the AGs' free lists.
 fn listed(s: &Session) -> HashSet<(u32, u32)> {
     let mut all = HashSet::new();
-    for ag in s.volume.geometry.ags() {
+    for ag in s.volume.ags() {
         if let Ok(list) = super::space::free_list(s, ag) {
             all.extend(list.into_iter().map(|b| (ag.0, b)));
         }

@@ -151,7 +151,8 @@ pub(super) fn check(
         let compare = accounted && kind.is_counted(qflags) && complete;
         if accounted && !compare {
             let why = if complete { "not marked as counted" } else { "not all inodes could be read" };
-            found.skip("quotacheck", format_args!("{} quota: {why}", kind.name()));
+            let why = format_args!("{} quota: {why}", kind.name());
+            if complete { found.not_applicable("quotacheck", why) } else { found.skip("quotacheck", why) }
         }
         file.check(compare.then(|| usage.take(kind)), control)?;
     }
