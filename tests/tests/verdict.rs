@@ -43,7 +43,9 @@ impl Changed {
         self
     }
     fn everywhere(&self, change: impl Fn(&mut Superblock)) -> &Changed {
-        (0..self.geometry.ag_count).for_each(|ag| drop(self.superblock(ag, true, &change)));
+        for ag in 0..self.geometry.ag_count {
+            self.superblock(ag, true, &change);
+        }
         self
     }
     fn volume(&self) -> libxfsr::Result<Volume> {

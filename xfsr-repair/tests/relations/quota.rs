@@ -59,5 +59,5 @@ fn usage_that_was_never_counted_is_not_compared() {
     assert!(bench.findings().is_empty());
     assert!(!bench.stock_is_damaged());
     let text = bench.check(&[]).output;
-    assert!(text.contains("not checked: quotacheck: user quota: not marked as counted"), "{text}");
+    assert!(text.contains("not applicable: quotacheck: user quota: not marked as counted"), "{text}");
 }
