@@ -3,7 +3,9 @@
 use crate::out::Out;
 use crate::session::{Flow, Session};
 use clap::{CommandFactory as _, Parser};
-use libxfsr::cli::Manual;
+use libxfsr::cli::{self, Manual, ProgressMode, Reporter};
+use libxfsr::control::{Control, Progress};
+use libxfsr::journal::{LogState, log_state};
 use libxfsr::target::InUse;
 use libxfsr::text::escape;
 use libxfsr::volume::{Devices, Volume};
@@ -63,6 +65,11 @@ struct Arguments {
     device: Option<PathBuf>,
 }
 
+/// The exit status, unless Ctrl-C has come.
+fn exit(status: u8) -> u8 {
+    if cli::interrupted() { cli::exit::INTERRUPTED } else { status }
+}
+
 fn fail(message: &str) -> ExitCode {
     eprintln!("xfsr-db: {message}");
     ExitCode::from(1)
@@ -93,9 +100,20 @@ pub(crate) fn main() -> ExitCode {
         return fail(&format!("-f: {} is no regular file", escape(data.as_os_str().as_encoded_bytes())));
     }
     let devices = Devices { data: data.clone(), log: arguments.log, realtime: arguments.realtime };
-    let volume = match Volume::open(&devices) {
+    if let Err(e) = cli::watch() {
+        eprintln!("xfsr-db: Ctrl-C will end it at once: {e}");
+    }
+    let reporter = Reporter::new(ProgressMode::Text);
+    let tell = |p: &Progress| reporter.tell(p);
+    let control = Control { deadline: None, stop: &cli::interrupted, progress: Some(&tell), phase: None };
+    let opened = Volume::open_with(&devices, &control);
+    reporter.clear();
+    let volume = match opened {
         Ok(v) => v,
-        Err(e) => return fail(&e.to_string()),
+        Err(e) => {
+            eprintln!("xfsr-db: {e}");
+            return ExitCode::from(exit(1));
+        }
     };
     let read_only = |by: &InUse| {
         let flags = by.mount.as_ref().and_then(|m| rustix::fs::statvfs(m).ok()).map(|v| v.f_flag);
@@ -104,7 +122,10 @@ pub(crate) fn main() -> ExitCode {
     if arguments.consistent && !volume.in_use().iter().all(|(_, by)| read_only(by)) {
         return fail("-i: mounted, and not read-only");
     }
-    libxfsr::cli::note_in_use("xfsr-db", &volume);
+    cli::note_in_use("xfsr-db", &volume);
+    if volume.in_use().is_empty() && matches!(log_state(&volume), Ok(LogState::Dirty { .. })) {
+        eprintln!("xfsr-db: the log is dirty: what is shown lacks the changes in it");
+    }
     if volume.superblock_from.0 != 0 {
         eprintln!("xfsr-db: the primary superblock is unusable; using that of AG {}", volume.superblock_from);
     }
@@ -117,7 +138,7 @@ pub(crate) fn main() -> ExitCode {
             Flow::Continue
         });
         session.out.flush();
-        if session.out.broken() { Flow::Quit } else { flow }
+        if session.out.broken() || cli::interrupted() { Flow::Quit } else { flow }
     };
     if !arguments.commands.is_empty() {
         let _ = arguments.commands.iter().any(|c| run(c) == Flow::Quit);
@@ -130,7 +151,7 @@ pub(crate) fn main() -> ExitCode {
             }
         }
         // Who sits at the terminal has seen the errors.
-        return ExitCode::SUCCESS;
+        return ExitCode::from(exit(0));
     } else {
         for line in std::io::stdin().lock().lines() {
             let Ok(line) = line else { return fail("standard input is not text") };
@@ -139,5 +160,5 @@ pub(crate) fn main() -> ExitCode {
             }
         }
     }
-    ExitCode::from(if failed || session.out.lost() { session.status } else { 0 })
+    ExitCode::from(exit(if failed || session.out.lost() { session.status } else { 0 }))
 }

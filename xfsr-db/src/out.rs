@@ -1,8 +1,10 @@
 //! Where a session writes: standard output and standard error, or what a test gives it.
 
+use libxfsr::cli::Reporter;
 use std::cell::{Cell, RefCell};
 use std::fmt::Arguments;
 use std::io::{BufWriter, Write};
+use std::sync::Arc;
 
 /// Two writers. Writing never panics: who closes the pipe has seen enough.
 pub(crate) struct Out {
@@ -12,6 +14,8 @@ pub(crate) struct Out {
     lost: Cell<bool>,
     /// What stands before each complaint.
     name: String,
+    /// Shows the progress of what runs.
+    reporter: RefCell<Option<Arc<Reporter>>>,
 }
 
 impl std::fmt::Debug for Out {
@@ -28,12 +32,26 @@ impl Out {
             broken: Cell::new(false),
             lost: Cell::new(false),
             name: libxfsr::text::escape(name.as_bytes()).to_string(),
+            reporter: RefCell::new(None),
         }
     }
 
     /// This process's own.
     pub(crate) fn standard(name: &str) -> Self {
         Self::new(name, Box::new(BufWriter::with_capacity(1 << 16, std::io::stdout())), Box::new(std::io::stderr()))
+    }
+
+    /// From now on a line of progress is taken away before others are written.
+    pub(crate) fn watch(&self, reporter: Option<Arc<Reporter>>) {
+        if let Some(before) = self.reporter.replace(reporter) {
+            before.clear();
+        }
+    }
+
+    fn clear(&self) {
+        if let Some(reporter) = &*self.reporter.borrow() {
+            reporter.clear();
+        }
     }
 
     /// A reader that went away is no error; anything else is told once.
@@ -48,6 +66,7 @@ impl Out {
     }
 
     pub(crate) fn line(&self, text: Arguments<'_>) {
+        self.clear();
         self.note(writeln!(self.out.borrow_mut(), "{text}"));
     }
     pub(crate) fn text(&self, text: &str) {
@@ -58,6 +77,7 @@ impl Out {
     }
     /// A line for standard error, behind what was written so far.
     pub(crate) fn complain(&self, text: Arguments<'_>) {
+        self.clear();
         self.flush();
         let _ = writeln!(self.err.borrow_mut(), "{}: {text}", self.name);
     }

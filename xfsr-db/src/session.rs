@@ -4,9 +4,12 @@ use crate::commands::{address, convert, files, frag, names, rdump, show, space, 
 use crate::location::{Location, Ring};
 use crate::out::{Out, complain, say};
 use libxfsr::cache::OnDamage;
+use libxfsr::cli::{ProgressMode, Reporter};
+use libxfsr::control::{Control, Progress};
 use libxfsr::inode::Inode;
 use libxfsr::volume::Volume;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What went wrong, in a sentence. Names in it are escaped.
 pub(crate) type Outcome = Result<(), String>;
@@ -122,7 +125,7 @@ fn source(s: &mut Session, arguments: &[String]) -> Outcome {
                 failed += 1;
             }
         }
-        if s.out.broken() {
+        if s.out.broken() || libxfsr::cli::interrupted() {
             break;
         }
     }
@@ -193,6 +196,17 @@ impl Session {
         }
         (command.3)(self, arguments)?;
         Ok(if command.0.contains(&"quit") { Flow::Quit } else { Flow::Continue })
+    }
+
+    /// Does what may take long: shows how far it is, and lets Ctrl-C end it.
+    pub(crate) fn watched<T>(&self, work: impl FnOnce(&Control<'_>) -> T) -> T {
+        let reporter = Arc::new(Reporter::new(ProgressMode::Text));
+        self.out.watch(Some(reporter.clone()));
+        let tell = |p: &Progress| reporter.tell(p);
+        let result =
+            work(&Control { deadline: None, stop: &libxfsr::cli::interrupted, progress: Some(&tell), phase: None });
+        self.out.watch(None);
+        result
     }
 
     /// The current position.

@@ -2,7 +2,6 @@
 
 use crate::out::{complain, say};
 use crate::session::{Outcome, Session};
-use libxfsr::control::Control;
 use libxfsr::error::ForkKind;
 use libxfsr::format::inode::Dinode;
 use libxfsr::inode::{fork, scan};
@@ -55,7 +54,7 @@ pub(crate) fn frag(s: &mut Session, a: &[String]) -> Outcome {
     }
     let mut total = FragCounter::default();
     let mut failed = 0u64;
-    scan::for_each_used(&s.volume, &Control::none(), &mut |seen| {
+    let mut each = |seen: scan::Seen<'_>| {
         let counted = seen.and_then(|(ino, bytes)| count(s, w, ino, bytes));
         match counted {
             Ok(Some((ino, c))) => {
@@ -72,8 +71,8 @@ pub(crate) fn frag(s: &mut Session, a: &[String]) -> Outcome {
             }
         }
         ControlFlow::Continue(())
-    })
-    .map_err(|e| e.to_string())?;
+    };
+    s.watched(|control| scan::for_each_used(&s.volume, control, &mut each)).map_err(|e| e.to_string())?;
     let percent = if total.actual == 0 {
         0.0
     } else {

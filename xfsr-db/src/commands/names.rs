@@ -4,6 +4,7 @@ use super::files::load;
 use crate::out::{complain, say};
 use crate::session::{Outcome, Session, number};
 use libxfsr::cache::OnDamage;
+use libxfsr::control::Control;
 use libxfsr::dir;
 use libxfsr::format::inode::FileKind;
 use libxfsr::inode::Inode;
@@ -46,8 +47,9 @@ enum Met<'a> {
     Failed(String),
 }
 
-fn walk(s: &Session, each: &mut dyn FnMut(Met<'_>)) {
+fn walk(s: &Session, control: &Control<'_>, each: &mut dyn FnMut(Met<'_>)) -> Outcome {
     let mut visited = HashSet::new();
+    let mut entries = 0;
     let mut stack = vec![(s.volume.geometry.root_ino, Vec::new())];
     while let Some((above, path)) = stack.pop() {
         // A directory that is reached twice is damage, and would be an endless walk.
@@ -63,6 +65,11 @@ fn walk(s: &Session, each: &mut dyn FnMut(Met<'_>)) {
             }
         };
         let walked = dir::for_each(&s.volume, &inode, OnDamage::Keep, &mut |seen| {
+            if control.check().is_err() {
+                return ControlFlow::Break(());
+            }
+            entries += 1;
+            control.tell("names", entries, None);
             match seen {
                 Ok((_, e)) if matches!(e.name, b"." | b"..") => {}
                 Ok((_, e)) => {
@@ -88,7 +95,9 @@ fn walk(s: &Session, each: &mut dyn FnMut(Met<'_>)) {
         if let Err(e) = walked {
             each(Met::Failed(e.to_string()));
         }
+        control.check().map_err(|e| e.to_string())?;
     }
+    Ok(())
 }
 
 fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
@@ -96,15 +105,15 @@ fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 /// Collects where each inode is.
-pub(crate) fn collect(s: &Session) -> Names {
+pub(crate) fn collect(s: &Session, control: &Control<'_>) -> Result<Names, String> {
     let mut names = Names { root: s.volume.geometry.root_ino, ..Names::default() };
-    walk(s, &mut |met| match met {
+    walk(s, control, &mut |met| match met {
         Met::Entry { above, name, ino, .. } => {
             names.first.entry(ino).or_insert_with(|| (above, name.to_vec()));
         }
         Met::Failed(e) => complain!(s, "{e}"),
-    });
-    names
+    })?;
+    Ok(names)
 }
 
 /// `ncheck [-s] [-i number]...`.
@@ -119,13 +128,14 @@ pub(crate) fn ncheck(s: &mut Session, a: &[String]) -> Outcome {
         }
     }
     let mut failed = Vec::new();
-    walk(s, &mut |met| match met {
+    let mut each = |met: Met<'_>| match met {
         Met::Entry { path, name, ino, is_dir, set_id, .. } => {
             if (wanted.is_empty() || wanted.contains(&ino.0)) && (!only_set_id || set_id) {
                 say!(s, "{ino:>11} {}{}", escape(&join(path, name)), if is_dir { "/." } else { "" });
             }
         }
         Met::Failed(e) => failed.push(e),
-    });
+    };
+    s.watched(|control| walk(s, control, &mut each))?;
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\nxfsr-db: ")) }
 }

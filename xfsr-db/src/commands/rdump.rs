@@ -6,6 +6,7 @@ use crate::out::complain;
 use crate::session::{Outcome, Session};
 use libxfsr::attr::{self, Attr};
 use libxfsr::cache::OnDamage;
+use libxfsr::control::Control;
 use libxfsr::error::ForkKind;
 use libxfsr::format::dir::is_valid_name;
 use libxfsr::format::inode::{FileKind, device_numbers, fork_bytes};
@@ -39,6 +40,9 @@ struct Dump<'s> {
     failed: u64,
     /// Stop at the first of them.
     strict: bool,
+    control: &'s Control<'s>,
+    /// Files and directories that were begun.
+    begun: u64,
 }
 
 /// `rdump [-s] [path...] directory`.
@@ -60,6 +64,17 @@ pub(crate) fn command(s: &mut Session, a: &[String]) -> Outcome {
     if sources.is_empty() {
         sources.push((s.current_inode()?.ino, Vec::new()));
     }
+    let s = &*s;
+    s.watched(|control| dump(s, control, destination, sources, strict))
+}
+
+fn dump(
+    s: &Session,
+    control: &Control<'_>,
+    destination: OwnedFd,
+    sources: Vec<(Ino, Vec<u8>)>,
+    strict: bool,
+) -> Outcome {
     let mut dump = Dump {
         session: s,
         volume: &s.volume,
@@ -68,6 +83,8 @@ pub(crate) fn command(s: &mut Session, a: &[String]) -> Outcome {
         entered: HashSet::new(),
         failed: 0,
         strict,
+        control,
+        begun: 0,
     };
     for (ino, name) in sources {
         if dump.stopped() {
@@ -90,6 +107,7 @@ pub(crate) fn command(s: &mut Session, a: &[String]) -> Outcome {
             dump.entry(ino, root.as_fd(), b"", &name, 0);
         }
     }
+    control.check().map_err(|e| format!("rdump: {e}: what was written is not complete"))?;
     match dump.failed {
         0 => Ok(()),
         n if strict => Err(format!("rdump: stopped at the first of the failures ({n} told)")),
@@ -109,7 +127,7 @@ impl Dump<'_> {
     }
 
     fn stopped(&self) -> bool {
-        self.strict && self.failed > 0
+        self.strict && self.failed > 0 || self.control.check().is_err()
     }
 
     fn children(&mut self, dir: &Inode, to: BorrowedFd<'_>, path: &[u8], depth: usize) {
@@ -154,6 +172,8 @@ impl Dump<'_> {
 
     fn entry(&mut self, ino: Ino, to: BorrowedFd<'_>, path: &[u8], name: &[u8], depth: usize) {
         let full = join(path, name);
+        self.begun += 1;
+        self.control.tell("files", self.begun, None);
         if !is_valid_name(name) || matches!(name, b"." | b"..") {
             return self.fail(&full, "refused: this cannot be the name of a file");
         }
@@ -259,6 +279,10 @@ impl Dump<'_> {
             let byte = |block: u64| block.saturating_mul(1 << log).min(size);
             let (mut at, end) = (byte(e.offset).max(done), byte(e.offset.saturating_add(e.count)));
             while at < end {
+                if let Err(e) = self.control.check() {
+                    return self.fail(full, e);
+                }
+                self.control.tell("files", self.begun, None);
                 let n = (end - at).min(buf.len() as u64) as usize;
                 let part = buf.get_mut(..n).unwrap_or(&mut []);
                 match read_at(self.volume, inode, at, part) {

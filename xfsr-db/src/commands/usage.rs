@@ -6,7 +6,6 @@ use crate::out::{complain, say};
 use crate::session::{Outcome, Session, number};
 use libxfsr::cache::OnDamage;
 use libxfsr::check::{BlockOwner, Survey, survey};
-use libxfsr::control::Control;
 use libxfsr::error::Severity;
 use libxfsr::format::btree::{RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, owner};
 use libxfsr::inode::Inode;
@@ -70,13 +69,13 @@ pub(crate) fn blockget(s: &mut Session, a: &[String]) -> Outcome {
     if s.usage.is_some() {
         return Err("already have block usage information".into());
     }
-    let Survey { outcome, owners } = survey(&s.volume, &Control::none()).map_err(|e| e.to_string())?;
+    let Survey { outcome, owners } = s.watched(|control| survey(&s.volume, control)).map_err(|e| e.to_string())?;
     let prefix =
         if prefixed { format!("{}: ", escape(s.device.as_os_str().as_encoded_bytes())) } else { String::new() };
     if outcome.dirty_log {
         complain!(s, "{prefix}the log is dirty: what it holds is not counted");
     }
-    let names = if keep_names { Some(names::collect(s)) } else { None };
+    let names = if keep_names { Some(s.watched(|control| names::collect(s, control))?) } else { None };
     let mut told = 0u64;
     for f in &outcome.findings {
         if severe && f.severity < Severity::Corrupt {
