@@ -48,8 +48,8 @@ fn run(a: &Arguments) -> anyhow::Result<u8> {
         [Some(&a.device), a.log.as_ref(), a.realtime.as_ref()].into_iter().flatten().find_map(used)
     {
         anyhow::bail!(
-            "{} is {by}: this version checks unmounted filesystems only, and what it would read from under a mount \
-             proves nothing; unmount it, or ask the kernel with xfs_scrub -n (nothing was checked)",
+            "{} is {by}: this version checks unmounted filesystems only, and what is seen under a mount may be \
+             inconsistent; unmount it, or ask the kernel with xfs_scrub -n (nothing was checked)",
             escape(&path)
         );
     }
