@@ -146,7 +146,7 @@ fn run(target: Arc<dyn Target>) {
     let out = Out::new("xfsr-db", Box::new(Text::default()), Box::new(Text::default()));
     let mut session = Session::new(volume, PathBuf::from("image"), out);
     for c in COMMANDS {
-        if let Err(e) = session.run(c) {
+        if let Err(e) = session.run(c.as_bytes()) {
             assert!(!e.trim().is_empty(), "{c} fails without a word");
         }
     }

@@ -9,7 +9,9 @@ use libxfsr::journal::{LogState, log_state};
 use libxfsr::target::InUse;
 use libxfsr::text::escape;
 use libxfsr::volume::{Devices, Volume};
+use std::ffi::OsString;
 use std::io::{BufRead as _, IsTerminal as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -23,7 +25,11 @@ pub(crate) fn manual() -> Manual {
         ("xfsr-db -c 'rdump / /srv/saved' /dev/sda1", "all files, owners and attributes into a directory"),
         ("xfsr-db -c help disk.img", "the commands"),
     ];
-    Manual::new(Arguments::command(), exit, examples)
+    let long = format!(
+        "Runs a command instead of asking for them; may be repeated. `help` lists the commands.\n\n{}",
+        crate::session::SYNTAX
+    );
+    Manual::new(Arguments::command().mut_arg("commands", |a| a.long_help(long)), exit, examples)
 }
 
 /// Looks inside an XFS filesystem, mountable or not, and gets files out of it. It does not write.
@@ -32,7 +38,7 @@ pub(crate) fn manual() -> Manual {
 struct Arguments {
     /// Runs a command instead of asking for them; may be repeated.
     #[arg(short = 'c', value_name = "COMMAND")]
-    commands: Vec<String>,
+    commands: Vec<OsString>,
     /// Reads only: the only way this program works.
     #[arg(short = 'r')]
     read_only: bool,
@@ -131,7 +137,7 @@ pub(crate) fn main() -> ExitCode {
     }
     let mut session = Session::new(volume, data, Out::standard(&arguments.program));
     let mut failed = false;
-    let mut run = |line: &str| {
+    let mut run = |line: &[u8]| {
         let flow = session.run(line).unwrap_or_else(|e| {
             session.out.complain(format_args!("{e}"));
             failed = true;
@@ -141,20 +147,20 @@ pub(crate) fn main() -> ExitCode {
         if session.out.broken() || cli::interrupted() { Flow::Quit } else { flow }
     };
     if !arguments.commands.is_empty() {
-        let _ = arguments.commands.iter().any(|c| run(c) == Flow::Quit);
+        let _ = arguments.commands.iter().any(|c| run(c.as_bytes()) == Flow::Quit);
     } else if std::io::stdin().is_terminal() {
         let Ok(mut editor) = rustyline::DefaultEditor::new() else { return fail("the terminal cannot be used") };
         while let Ok(line) = editor.readline("xfsr-db> ") {
             let _ = editor.add_history_entry(&line);
-            if run(&line) == Flow::Quit {
+            if run(line.as_bytes()) == Flow::Quit {
                 break;
             }
         }
         // Who sits at the terminal has seen the errors.
         return ExitCode::from(exit(0));
     } else {
-        for line in std::io::stdin().lock().lines() {
-            let Ok(line) = line else { return fail("standard input is not text") };
+        for line in std::io::stdin().lock().split(b'\n') {
+            let Ok(line) = line else { return fail("standard input cannot be read") };
             if run(&line) == Flow::Quit {
                 break;
             }

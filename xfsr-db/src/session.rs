@@ -7,7 +7,9 @@ use libxfsr::cache::OnDamage;
 use libxfsr::cli::{ProgressMode, Reporter};
 use libxfsr::control::{Control, Progress};
 use libxfsr::inode::Inode;
+use libxfsr::text::{escape, words};
 use libxfsr::volume::Volume;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -39,57 +41,72 @@ pub(crate) struct Session {
 }
 
 /// A command: names, arguments, what it does, how.
-type Command = (&'static [&'static str], &'static str, &'static str, fn(&mut Session, &[String]) -> Outcome);
+type Command = (&'static [&'static str], &'static str, &'static str, How);
+
+/// What a command takes: text, or bytes where the words may be names on the disk.
+enum How {
+    Text(fn(&mut Session, &[String]) -> Outcome),
+    Bytes(fn(&mut Session, &[Vec<u8>]) -> Outcome),
+}
+use How::{Bytes, Text};
 
 const COMMANDS: &[Command] = &[
-    (&["ablock"], "filoff", "go to a block of the inode's attribute fork", address::ablock),
-    (&["addr", "a"], "[field]", "show the position, or follow a field", address::addr),
-    (&["agf"], "[agno]", "go to an AG's free space header", |s, a| address::header(s, a, 1)),
-    (&["agfl"], "[agno]", "go to an AG's free list", |s, a| address::header(s, a, 3)),
-    (&["agi"], "[agno]", "go to an AG's inode header", |s, a| address::header(s, a, 2)),
-    (&["back", "b"], "", "go back in the ring", |s, _| address::step(s, false)),
-    (&["blockget", "check"], "[-nps] [-b block]... [-i inode]...", "find out who owns which block", usage::blockget),
-    (&["blockuse"], "[-n] [-c count]", "show what the current blocks are used for", usage::blockuse),
-    (&["bmap"], "[-ad]", "show the current inode's extents", files::bmap),
-    (&["cat"], "[path...]", "write the contents of files to standard output", files::cat),
-    (&["convert"], "type number [type number...] type", "convert between kinds of addresses", convert::convert),
-    (&["crc"], "[-v]", "verify the current structure's checksum", show::crc),
-    (&["daddr"], "[d]", "go to a disk address", address::daddr),
-    (&["dblock"], "filoff", "go to a block of the inode's data fork", address::dblock),
-    (&["dquot"], "[-g|-p|-u] id", "go to a quota record", address::dquot),
-    (&["echo"], "[word...]", "write words", |s, a| {
-        say!(s, "{}", a.join(" "));
-        Ok(())
-    }),
-    (&["forward", "f"], "", "go forward in the ring", |s, _| address::step(s, true)),
-    (&["frag"], "[-adflqRrv]", "extents that files have, and the fewest they need", frag::frag),
+    (&["ablock"], "filoff", "go to a block of the inode's attribute fork", Text(address::ablock)),
+    (&["addr", "a"], "[field]", "show the position, or follow a field", Text(address::addr)),
+    (&["agf"], "[agno]", "go to an AG's free space header", Text(|s, a| address::header(s, a, 1))),
+    (&["agfl"], "[agno]", "go to an AG's free list", Text(|s, a| address::header(s, a, 3))),
+    (&["agi"], "[agno]", "go to an AG's inode header", Text(|s, a| address::header(s, a, 2))),
+    (&["back", "b"], "", "go back in the ring", Text(|s, _| address::step(s, false))),
+    (
+        &["blockget", "check"],
+        "[-nps] [-b block]... [-i inode]...",
+        "find out who owns which block",
+        Text(usage::blockget),
+    ),
+    (&["blockuse"], "[-n] [-c count]", "show what the current blocks are used for", Text(usage::blockuse)),
+    (&["bmap"], "[-ad]", "show the current inode's extents", Text(files::bmap)),
+    (&["cat"], "[path...]", "write the contents of files to standard output", Bytes(files::cat)),
+    (&["convert"], "type number [type number...] type", "convert between kinds of addresses", Text(convert::convert)),
+    (&["crc"], "[-v]", "verify the current structure's checksum", Text(show::crc)),
+    (&["daddr"], "[d]", "go to a disk address", Text(address::daddr)),
+    (&["dblock"], "filoff", "go to a block of the inode's data fork", Text(address::dblock)),
+    (&["dquot"], "[-g|-p|-u] id", "go to a quota record", Text(address::dquot)),
+    (&["echo"], "[word...]", "write words", Bytes(echo)),
+    (&["forward", "f"], "", "go forward in the ring", Text(|s, _| address::step(s, true))),
+    (&["frag"], "[-adflqRrv]", "extents that files have, and the fewest they need", Text(frag::frag)),
     (
         &["freesp"],
         "[-bcds] [-A alignment] [-a agno] [-e size] [-h start] [-m factor]",
         "histogram of free extents",
-        space::freesp,
+        Text(space::freesp),
     ),
-    (&["fsblock", "fsb"], "[fsb]", "go to a filesystem block", address::fsblock),
-    (&["hash"], "name", "the hash by which a name is found", convert::hash),
-    (&["help", "?"], "[command]", "this list", help),
-    (&["info"], "", "the geometry, as mkfs.xfs prints it", show::info),
-    (&["inode"], "[number]", "go to an inode", address::inode),
-    (&["ls"], "[-i] [path...]", "list directories", files::ls),
-    (&["ncheck"], "[-s] [-i number]...", "names of inodes", names::ncheck),
-    (&["path"], "path", "go to the inode at a path", files::path),
-    (&["pop"], "", "take the position from the stack", |s, _| address::pop(s)),
-    (&["print", "p"], "[field...]", "show fields of the current structure", show::print),
-    (&["push"], "[command [argument...]]", "put the position on the stack", address::push),
-    (&["quit", "q"], "", "leave", |_, _| Ok(())),
-    (&["rdump"], "[-s] [path...] directory", "copy files and directories out of the filesystem", rdump::command),
-    (&["ring"], "[index]", "show the ring, or go to one of its positions", address::ring),
-    (&["source"], "file", "run the commands in a file", source),
-    (&["sb"], "[agno]", "go to a superblock", |s, a| address::header(s, a, 0)),
-    (&["stack"], "", "show the stack", |s, _| address::stack(s)),
-    (&["stat"], "[path...]", "show what stat(1) would show of inodes", files::stat),
-    (&["type"], "[type]", "show or set how the bytes are understood", address::kind),
-    (&["version"], "[feature...]", "names of the features; setting one is not available", show::version),
+    (&["fsblock", "fsb"], "[fsb]", "go to a filesystem block", Text(address::fsblock)),
+    (&["hash"], "name", "the hash by which a name is found", Bytes(convert::hash)),
+    (&["help", "?"], "[command]", "this list", Text(help)),
+    (&["info"], "", "the geometry, as mkfs.xfs prints it", Text(show::info)),
+    (&["inode"], "[number]", "go to an inode", Text(address::inode)),
+    (&["ls"], "[-i] [path...]", "list directories", Bytes(files::ls)),
+    (&["ncheck"], "[-s] [-i number]...", "names of inodes", Text(names::ncheck)),
+    (&["path"], "path", "go to the inode at a path", Bytes(files::path)),
+    (&["pop"], "", "take the position from the stack", Text(|s, _| address::pop(s))),
+    (&["print", "p"], "[field...]", "show fields of the current structure", Text(show::print)),
+    (&["push"], "[command [argument...]]", "put the position on the stack", Bytes(address::push)),
+    (&["quit", "q"], "", "leave", Text(|_, _| Ok(()))),
+    (&["rdump"], "[-s] [path...] directory", "copy files and directories out of the filesystem", Bytes(rdump::command)),
+    (&["ring"], "[index]", "show the ring, or go to one of its positions", Text(address::ring)),
+    (&["source"], "file", "run the commands in a file", Bytes(source)),
+    (&["sb"], "[agno]", "go to a superblock", Text(|s, a| address::header(s, a, 0))),
+    (&["stack"], "", "show the stack", Text(|s, _| address::stack(s))),
+    (&["stat"], "[path...]", "show what stat(1) would show of inodes", Bytes(files::stat)),
+    (&["type"], "[type]", "show or set how the bytes are understood", Text(address::kind)),
+    (&["version"], "[feature...]", "names of the features; setting one is not available", Text(show::version)),
 ];
+
+/// How words are written and shown.
+pub(crate) const SYNTAX: &str = "\
+Names: a backslash takes the next character as it is, \\xHH is the byte with that number (two hexadecimal digits), and blanks part words
+unless they stand behind a backslash or inside quotes, where backslashes mean the same. Names are shown in the same way, so that what ls,
+ncheck, blockuse and stat show can be typed back. A path that begins with a minus sign is written ./-name.";
 
 fn help(s: &mut Session, arguments: &[String]) -> Outcome {
     let wanted = arguments.first();
@@ -101,22 +118,34 @@ fn help(s: &mut Session, arguments: &[String]) -> Outcome {
             say!(s, "{}{space}{usage} -- {what}", names.join(", "));
         }
     }
-    if found { Ok(()) } else { Err(format!("no such command: {}", wanted.map_or("", |w| w.as_str()))) }
+    if wanted.is_none() {
+        say!(s, "\n{SYNTAX}");
+    }
+    if found {
+        Ok(())
+    } else {
+        Err(format!("no such command: {}", wanted.map_or_else(String::new, |w| escape(w.as_bytes()))))
+    }
 }
 
 /// Files of commands inside each other.
 const MAX_SOURCES: u32 = 16;
 
-fn source(s: &mut Session, arguments: &[String]) -> Outcome {
+fn echo(s: &mut Session, words: &[Vec<u8>]) -> Outcome {
+    say!(s, "{}", words.iter().map(|w| escape(w)).collect::<Vec<_>>().join(" "));
+    Ok(())
+}
+
+fn source(s: &mut Session, arguments: &[Vec<u8>]) -> Outcome {
     let [path] = arguments else { return Err("source takes one file".into()) };
-    let name = libxfsr::text::escape(path.as_bytes());
+    let name = escape(path);
     if s.sources >= MAX_SOURCES {
         return Err(format!("{name}: more than {MAX_SOURCES} files of commands inside each other"));
     }
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{name}: {e}"))?;
+    let text = std::fs::read(std::ffi::OsStr::from_bytes(path)).map_err(|e| format!("{name}: {e}"))?;
     s.sources += 1;
     let mut failed = 0;
-    for line in text.lines() {
+    for line in text.split(|b| *b == b'\n') {
         match s.run(line) {
             Ok(Flow::Quit) => break,
             Ok(Flow::Continue) => {}
@@ -131,29 +160,6 @@ fn source(s: &mut Session, arguments: &[String]) -> Outcome {
     }
     s.sources -= 1;
     if failed == 0 { Ok(()) } else { Err(format!("{name}: {failed} commands failed")) }
-}
-
-/// Splits a line into words; quotes and backslashes keep blanks.
-fn words(line: &str) -> Result<Vec<String>, String> {
-    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
-    let mut rest = line.chars();
-    while let Some(c) = rest.next() {
-        match c {
-            '\\' => word.get_or_insert_default().extend(rest.next()),
-            '"' | '\'' if quote.is_none() => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            _ if quote == Some(c) => quote = None,
-            _ if c.is_whitespace() && quote.is_none() => words.extend(word.take()),
-            _ => word.get_or_insert_default().push(c),
-        }
-    }
-    if quote.is_some() {
-        return Err("a quote is not closed".into());
-    }
-    words.extend(word);
-    Ok(words)
 }
 
 /// How many arguments a usage allows: one for each word, fewer by those in brackets. None where it has options or repeats.
@@ -179,22 +185,36 @@ impl Session {
     }
 
     /// Runs a line.
-    pub(crate) fn run(&mut self, line: &str) -> Result<Flow, String> {
-        let words = words(line)?;
-        let Some((name, arguments)) = words.split_first() else { return Ok(Flow::Continue) };
-        if name.starts_with('#') {
+    pub(crate) fn run(&mut self, line: &[u8]) -> Result<Flow, String> {
+        // A remark need not be made of words.
+        if line.trim_ascii_start().starts_with(b"#") {
             return Ok(Flow::Continue);
         }
-        let Some(command) = COMMANDS.iter().find(|c| c.0.contains(&name.as_str())) else {
-            return Err(format!("command {} not found", libxfsr::text::escape(name.as_bytes())));
+        self.run_words(&words(line)?)
+    }
+
+    /// Runs the command that is the first of these words.
+    pub(crate) fn run_words(&mut self, words: &[Vec<u8>]) -> Result<Flow, String> {
+        let Some((name, arguments)) = words.split_first() else { return Ok(Flow::Continue) };
+        let Some(command) = COMMANDS.iter().find(|c| c.0.iter().any(|n| n.as_bytes() == name)) else {
+            return Err(format!("command {} not found", escape(name)));
         };
+        let name = escape(name);
         if let Some(allowed) = allowed_arguments(command.1)
             && !allowed.contains(&arguments.len())
         {
             let wanted = if command.1.is_empty() { "no arguments" } else { command.1 };
             return Err(format!("{name} takes {wanted}, and {} arguments were given", arguments.len()));
         }
-        (command.3)(self, arguments)?;
+        match command.3 {
+            Bytes(run) => run(self, arguments)?,
+            Text(run) => {
+                let text = |w: &Vec<u8>| {
+                    String::from_utf8(w.clone()).map_err(|_| format!("{name}: {} is not text", escape(w)))
+                };
+                run(self, &arguments.iter().map(text).collect::<Result<Vec<_>, _>>()?)?;
+            }
+        }
         Ok(if command.0.contains(&"quit") { Flow::Quit } else { Flow::Continue })
     }
 
@@ -238,18 +258,12 @@ pub(crate) fn number(s: &str) -> Result<u64, String> {
     } else {
         s.parse()
     };
-    parsed.map_err(|_| format!("{} is no number", libxfsr::text::escape(s.as_bytes())))
+    parsed.map_err(|_| format!("{} is no number", escape(s.as_bytes())))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{allowed_arguments, number, words};
-
-    #[test]
-    fn lines_are_split_at_blanks_outside_quotes() {
-        assert_eq!(words("ls 'a b' c\\ d \"\"").expect("words"), ["ls", "a b", "c d", ""]);
-        assert!(words("ls 'a").is_err());
-    }
+    use super::{allowed_arguments, number};
 
     #[test]
     fn a_usage_says_how_many_arguments() {

@@ -42,6 +42,29 @@ impl Attr {
         let root = self.flags.contains(AttrFlags::ROOT);
         ACLS.iter().find(|(disk, _)| root && *disk == self.name).map(|(_, linux)| *linux)
     }
+    /// Where it holds a POSIX ACL, the value that Linux shows under [`Attr::acl_name`]: `linux/posix_acl_xattr.h`. None for another attribute, and
+    /// for a value that is no ACL.
+    ///
+    /// On disk stand the number of entries, then tag and id (4 bytes each), permissions and padding (2 each), all big-endian. Linux shows its version (2), then
+    /// of each entry tag and permissions (2 each) and the id, all little-endian; an entry that names nobody has an id of all ones there.
+    pub fn acl_value(&self) -> Option<Vec<u8>> {
+        self.acl_name()?;
+        let (count, entries) = self.value.split_first_chunk::<4>()?;
+        let (entries, rest) = entries.as_chunks::<12>();
+        if !rest.is_empty()
+            || usize::try_from(zerocopy::big_endian::U32::from_bytes(*count).get()).ok()? != entries.len()
+        {
+            return None;
+        }
+        let mut out = vec![2, 0, 0, 0];
+        for [_, _, tag_high, tag, id @ .., permissions_high, permissions, _, _] in entries {
+            // A user or a group by its number; of all others the number means nothing.
+            let named = matches!((tag_high, tag), (0, 2 | 8));
+            out.extend([*tag, *tag_high, *permissions, *permissions_high]);
+            out.extend(if named { id.iter().rev().copied().collect() } else { vec![0xff; 4] });
+        }
+        Some(out)
+    }
     /// The parent directory and its generation, where this is a parent pointer; its name is that of the entry there.
     pub fn parent(&self) -> Option<(Ino, u32)> {
         let p = ParentRec::from_value(&self.value).filter(|_| self.flags.contains(AttrFlags::PARENT))?;

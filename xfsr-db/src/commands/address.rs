@@ -265,10 +265,10 @@ pub(crate) fn kind(s: &mut Session, a: &[String]) -> Outcome {
     Ok(())
 }
 
-pub(crate) fn push(s: &mut Session, a: &[String]) -> Outcome {
+pub(crate) fn push(s: &mut Session, a: &[Vec<u8>]) -> Outcome {
     let here = s.here()?.clone();
     s.stack.push(here);
-    if a.is_empty() { Ok(()) } else { s.run(&a.join(" ")).map(drop) }
+    if a.is_empty() { Ok(()) } else { s.run_words(a).map(drop) }
 }
 
 pub(crate) fn pop(s: &mut Session) -> Outcome {

@@ -4,9 +4,9 @@ use crate::out::say;
 use crate::session::{Outcome, Session, number};
 use libxfsr::units::{AgBlock, AgIno, AgNumber, Daddr, FsBlock, Ino};
 
-pub(crate) fn hash(s: &mut Session, a: &[String]) -> Outcome {
+pub(crate) fn hash(s: &mut Session, a: &[Vec<u8>]) -> Outcome {
     let [name] = a else { return Err("hash takes one name".into()) };
-    say!(s, "{:#x}", libxfsr::format::dir::hash_name(&s.volume.geometry, name.as_bytes()));
+    say!(s, "{:#x}", libxfsr::format::dir::hash_name(&s.volume.geometry, name));
     Ok(())
 }
 

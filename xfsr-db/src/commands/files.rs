@@ -7,7 +7,7 @@ use libxfsr::cache::OnDamage;
 use libxfsr::dir::{self, resolve};
 use libxfsr::error::ForkKind;
 use libxfsr::inode::{Inode, read_at, symlink_target};
-use libxfsr::text::escape;
+use libxfsr::text::{escape, escape_word};
 use libxfsr::units::{FsBlock, Ino};
 use std::ops::ControlFlow;
 
@@ -16,17 +16,17 @@ fn text(e: libxfsr::Error) -> String {
 }
 
 /// The inode at a path: relative to the current inode where that is a directory, else to the root.
-pub(crate) fn find(s: &Session, path: &str) -> Result<Ino, String> {
+pub(crate) fn find(s: &Session, path: &[u8]) -> Result<Ino, String> {
     let here = s.current.as_ref().and_then(|l| l.ino.filter(|i| l.dir == Some(*i)));
     let from = here.unwrap_or(s.volume.geometry.root_ino);
-    resolve(&s.volume, from, path.as_bytes()).map_err(text)
+    resolve(&s.volume, from, path).map_err(text)
 }
 
 pub(crate) fn load(s: &Session, ino: Ino) -> Result<Inode, String> {
     Inode::read(&s.volume, ino, OnDamage::Keep).map_err(text)
 }
 
-pub(crate) fn path(s: &mut Session, a: &[String]) -> Outcome {
+pub(crate) fn path(s: &mut Session, a: &[Vec<u8>]) -> Outcome {
     let [path] = a else { return Err("path takes one path".into()) };
     let to = at_inode(s, find(s, path)?)?;
     s.go(to);
@@ -62,7 +62,7 @@ fn list(s: &Session, inode: &Inode) -> Outcome {
                     e.ino,
                     kind_name(e.ftype),
                     e.name.len(),
-                    escape(e.name)
+                    escape_word(e.name)
                 );
             }
             Err(e) => failed.push(e.to_string()),
@@ -73,10 +73,10 @@ fn list(s: &Session, inode: &Inode) -> Outcome {
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\nxfsr-db: ")) }
 }
 
-pub(crate) fn ls(s: &mut Session, a: &[String]) -> Outcome {
+pub(crate) fn ls(s: &mut Session, a: &[Vec<u8>]) -> Outcome {
     let (numbers, paths) = match a.split_first() {
-        Some((o, rest)) if o == "-i" => (true, rest),
-        Some((o, _)) if o.starts_with('-') => return Err(format!("bad option for ls: {}", escape(o.as_bytes()))),
+        Some((o, rest)) if o == b"-i" => (true, rest),
+        Some((o, _)) if o.starts_with(b"-") => return Err(format!("bad option for ls: {}", escape(o))),
         _ => (false, a),
     };
     let one = |ino: Ino| -> Outcome {
@@ -92,7 +92,7 @@ pub(crate) fn ls(s: &mut Session, a: &[String]) -> Outcome {
     let mut failed = Vec::new();
     for p in paths {
         if !numbers {
-            say!(s, "{}:", escape(p.as_bytes()));
+            say!(s, "{}:", escape_word(p));
         }
         if let Err(e) = find(s, p).and_then(&one) {
             failed.push(e);
@@ -101,7 +101,7 @@ pub(crate) fn ls(s: &mut Session, a: &[String]) -> Outcome {
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\nxfsr-db: ")) }
 }
 
-pub(crate) fn cat(s: &mut Session, a: &[String]) -> Outcome {
+pub(crate) fn cat(s: &mut Session, a: &[Vec<u8>]) -> Outcome {
     let inodes: Vec<Ino> = if a.is_empty() {
         vec![s.current_inode()?.ino]
     } else {
@@ -130,7 +130,7 @@ pub(crate) fn cat(s: &mut Session, a: &[String]) -> Outcome {
     Ok(())
 }
 
-pub(crate) fn stat(s: &mut Session, a: &[String]) -> Outcome {
+pub(crate) fn stat(s: &mut Session, a: &[Vec<u8>]) -> Outcome {
     let inodes: Vec<Ino> = if a.is_empty() {
         vec![s.current_inode()?.ino]
     } else {
@@ -148,15 +148,21 @@ pub(crate) fn stat(s: &mut Session, a: &[String]) -> Outcome {
             say!(s, "{name} = {seconds}.{nanos:09}");
         }
         if c.is_symlink() {
-            say!(s, "target = {}", escape(&symlink_target(&s.volume, &inode).map_err(text)?));
+            say!(s, "target = {}", escape_word(&symlink_target(&s.volume, &inode).map_err(text)?));
         }
         for attr in libxfsr::attr::list(&s.volume, &inode).map_err(text)? {
             match attr.parent() {
                 Some((parent, generation)) => {
-                    say!(s, "parent = {} in inode {parent}, generation {generation}", escape(&attr.name));
+                    say!(s, "parent = {} in inode {parent}, generation {generation}", escape_word(&attr.name));
                 }
                 None => {
-                    say!(s, "xattr = {}.{} ({} bytes)", attr.flags.namespace(), escape(&attr.name), attr.value.len())
+                    say!(
+                        s,
+                        "xattr = {}.{} ({} bytes)",
+                        attr.flags.namespace(),
+                        escape_word(&attr.name),
+                        attr.value.len()
+                    )
                 }
             }
         }

@@ -8,7 +8,7 @@ use libxfsr::control::Control;
 use libxfsr::dir;
 use libxfsr::format::inode::FileKind;
 use libxfsr::inode::Inode;
-use libxfsr::text::escape;
+use libxfsr::text::{escape, escape_word};
 use libxfsr::units::Ino;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -54,7 +54,7 @@ fn walk(s: &Session, control: &Control<'_>, each: &mut dyn FnMut(Met<'_>)) -> Ou
     while let Some((above, path)) = stack.pop() {
         // A directory that is reached twice is damage, and would be an endless walk.
         if !visited.insert(above) {
-            each(Met::Failed(format!("directory {above} is reached twice, at {}", escape(&path))));
+            each(Met::Failed(format!("directory {above} is reached twice, at {}", escape_word(&path))));
             continue;
         }
         let inode = match load(s, above) {
@@ -131,7 +131,7 @@ pub(crate) fn ncheck(s: &mut Session, a: &[String]) -> Outcome {
     let mut each = |met: Met<'_>| match met {
         Met::Entry { path, name, ino, is_dir, set_id, .. } => {
             if (wanted.is_empty() || wanted.contains(&ino.0)) && (!only_set_id || set_id) {
-                say!(s, "{ino:>11} {}{}", escape(&join(path, name)), if is_dir { "/." } else { "" });
+                say!(s, "{ino:>11} {}{}", escape_word(&join(path, name)), if is_dir { "/." } else { "" });
             }
         }
         Met::Failed(e) => failed.push(e),

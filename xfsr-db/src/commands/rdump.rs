@@ -4,14 +4,14 @@
 use super::files::{find, load};
 use crate::out::complain;
 use crate::session::{Outcome, Session};
-use libxfsr::attr::{self, Attr};
+use libxfsr::attr;
 use libxfsr::cache::OnDamage;
 use libxfsr::control::Control;
 use libxfsr::error::ForkKind;
 use libxfsr::format::dir::is_valid_name;
 use libxfsr::format::inode::{FileKind, device_numbers, fork_bytes};
 use libxfsr::inode::{Inode, read_at, symlink_target};
-use libxfsr::text::escape;
+use libxfsr::text::{escape, escape_word};
 use libxfsr::units::Ino;
 use libxfsr::volume::Volume;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags};
@@ -46,19 +46,19 @@ struct Dump<'s> {
 }
 
 /// `rdump [-s] [path...] directory`.
-pub(crate) fn command(s: &mut Session, a: &[String]) -> Outcome {
+pub(crate) fn command(s: &mut Session, a: &[Vec<u8>]) -> Outcome {
     let (strict, rest) = match a.split_first() {
-        Some((o, rest)) if o == "-s" => (true, rest),
-        Some((o, _)) if o.starts_with('-') => return Err(format!("bad option for rdump: {}", escape(o.as_bytes()))),
+        Some((o, rest)) if o == b"-s" => (true, rest),
+        Some((o, _)) if o.starts_with(b"-") => return Err(format!("bad option for rdump: {}", escape(o))),
         _ => (false, a),
     };
     let Some((to, paths)) = rest.split_last() else { return Err("rdump [-s] [path...] directory".into()) };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let destination = rustix::fs::openat(CWD, to.as_str(), flags, Mode::empty())
-        .map_err(|e| format!("destination {}: {e}", escape(to.as_bytes())))?;
+    let destination = rustix::fs::openat(CWD, to.as_slice(), flags, Mode::empty())
+        .map_err(|e| format!("destination {}: {e}", escape(to)))?;
     let mut sources = Vec::new();
     for p in paths {
-        let name = p.rsplit('/').find(|c| !c.is_empty() && *c != ".").unwrap_or("").as_bytes().to_vec();
+        let name = p.rsplit(|b| *b == b'/').find(|c| !c.is_empty() && *c != b".").unwrap_or_default().to_vec();
         sources.push((find(s, p)?, name));
     }
     if sources.is_empty() {
@@ -123,7 +123,7 @@ impl Dump<'_> {
     /// Tells what could not be restored.
     fn fail(&mut self, path: &[u8], what: impl std::fmt::Display) {
         self.failed += 1;
-        complain!(self.session, "rdump: {}: {what}", escape(path));
+        complain!(self.session, "rdump: {}: {what}", escape_word(path));
     }
 
     fn stopped(&self) -> bool {
@@ -331,7 +331,7 @@ impl Dump<'_> {
         }
         for a in attrs {
             let (name, value) = match (a.acl_name(), a.linux_name()) {
-                (Some(name), _) => (name.to_vec(), acl(&a)),
+                (Some(name), _) => (name.to_vec(), a.acl_value()),
                 (None, Some(name)) => (name, Some(a.value)),
                 // A parent pointer describes where the file was, not where it is now.
                 (None, None) => continue,
@@ -358,23 +358,4 @@ impl Dump<'_> {
             self.fail(full, format_args!("times: {e}"));
         }
     }
-}
-
-/// An ACL as XFS stores it (count, then tag, id, permissions of each entry, big-endian) in the layout that Linux takes (version, then
-/// tag, permissions, id, little-endian).
-fn acl(a: &Attr) -> Option<Vec<u8>> {
-    let number = |at: usize, n: usize| crate::field::number(&a.value, at, n);
-    let count = usize::try_from(number(0, 4)?).ok()?;
-    let mut out = vec![2, 0, 0, 0];
-    if count.checked_mul(12)?.checked_add(4)? > a.value.len() {
-        return None;
-    }
-    for i in 0..count {
-        let at = 4 + i * 12;
-        let (tag, id, permissions) = (number(at, 4)?, number(at + 4, 4)?, number(at + 8, 2)?);
-        for (v, bytes) in [(tag, 2), (permissions, 2), (id, 4)] {
-            out.extend((0..bytes).map(|b| (v >> (8 * b)) as u8));
-        }
-    }
-    Some(out)
 }

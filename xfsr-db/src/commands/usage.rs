@@ -9,7 +9,7 @@ use libxfsr::check::{BlockOwner, Survey, survey};
 use libxfsr::error::Severity;
 use libxfsr::format::btree::{RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, owner};
 use libxfsr::inode::Inode;
-use libxfsr::text::escape;
+use libxfsr::text::{escape, escape_word};
 use libxfsr::units::{AgBlock, AgNumber, FsBlock, Ino};
 use std::collections::HashSet;
 
@@ -83,7 +83,7 @@ pub(crate) fn blockget(s: &mut Session, a: &[String]) -> Outcome {
         }
         told += u64::from(f.severity >= Severity::CrossReference);
         let name = names.as_ref().zip(f.at.ino).and_then(|(n, i)| n.path(i));
-        let name = name.map_or_else(String::new, |p| format!(" ({})", escape(&p)));
+        let name = name.map_or_else(String::new, |p| format!(" ({})", escape_word(&p)));
         say!(s, "{prefix}{f}{name}");
     }
     if outcome.more_findings > 0 {
@@ -189,7 +189,7 @@ fn describe(s: &Session, usage: &Usage, fsb: FsBlock, named: bool) {
     let (kind, ino) = kind(s, usage, ag, at, &owners);
     let inode = ino.map_or_else(String::new, |i| format!(" inode {i}"));
     let name = usage.names.as_ref().filter(|_| named).zip(ino).and_then(|(n, i)| n.path(i));
-    let name = name.map_or_else(String::new, |n| format!(" {}", escape(&n)));
+    let name = name.map_or_else(String::new, |n| format!(" {}", escape_word(&n)));
     say!(s, "block {fsb} ({ag}/{at}) type {kind}{inode}{name}");
 }
 
