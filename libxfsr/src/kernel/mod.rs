@@ -6,7 +6,10 @@ mod sys;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::units::{AgNumber, Ino};
-use abi::{AgGeometry, Bulkstat, BulkstatBuffer, FsGeometry, Fsmap, FsmapBuffer, Inumbers, InumbersBuffer};
+use abi::{
+    AgGeometry, BulkRequest, Bulkstat, BulkstatBuffer, FsGeometry, Fsmap, FsmapBuffer, Inumbers, InumbersBuffer,
+    WithRecords,
+};
 use rustix::io::Errno;
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -207,28 +210,12 @@ impl Mounted {
         control: &Control<'_>,
         each: &mut dyn FnMut(&Bulkstat) -> ControlFlow<()>,
     ) -> Result<()> {
+        let flags = if self.has(abi::geometry_flag::NREXT64) { abi::BULK_NREXT64 } else { 0 };
         let mut buffer = Box::new(BulkstatBuffer::new_zeroed());
-        buffer.head.ino = first.0;
-        if self.has(abi::geometry_flag::NREXT64) {
-            buffer.head.flags = abi::BULK_NREXT64;
-        }
-        let mut next = first.0;
-        loop {
-            control.check()?;
-            sys::bulkstat(self.fd(), &mut buffer)
-                .map_err(|e| refused("XFS_IOC_BULKSTAT version 5", "since Linux 5.3", &self.path, e))?;
-            let filled = buffer.records.get(..buffer.head.ocount as usize).unwrap_or(&buffer.records);
-            for r in filled {
-                if each(r).is_break() {
-                    return Ok(());
-                }
-            }
-            // The kernel leaves the inode to go on from in the header; it must move.
-            if filled.is_empty() || buffer.head.ino <= next {
-                return Ok(());
-            }
-            next = buffer.head.ino;
-        }
+        pages(&mut buffer, (first, flags), control, each, |buffer| {
+            sys::bulkstat(self.fd(), buffer)
+                .map_err(|e| refused("XFS_IOC_BULKSTAT version 5", "since Linux 5.3", &self.path, e))
+        })
     }
 
     /// Calls `each` with every chunk of inodes, ascending, until it breaks.
@@ -242,23 +229,38 @@ impl Mounted {
         each: &mut dyn FnMut(&Inumbers) -> ControlFlow<()>,
     ) -> Result<()> {
         let mut buffer = Box::new(InumbersBuffer::new_zeroed());
-        buffer.head.ino = first.0;
-        let mut next = first.0;
-        loop {
-            control.check()?;
-            sys::inumbers(self.fd(), &mut buffer)
-                .map_err(|e| refused("XFS_IOC_INUMBERS version 5", "since Linux 5.3", &self.path, e))?;
-            let filled = buffer.records.get(..buffer.head.ocount as usize).unwrap_or(&buffer.records);
-            for r in filled {
-                if each(r).is_break() {
-                    return Ok(());
-                }
-            }
-            if filled.is_empty() || buffer.head.ino <= next {
+        pages(&mut buffer, (first, 0), control, each, |buffer| {
+            sys::inumbers(self.fd(), buffer)
+                .map_err(|e| refused("XFS_IOC_INUMBERS version 5", "since Linux 5.3", &self.path, e))
+        })
+    }
+}
+
+/// Calls `fetch` again and again from an inode on, with these flags, and `each` with the records of every page, until it breaks
+/// or nothing is left.
+fn pages<R, const N: usize>(
+    buffer: &mut WithRecords<BulkRequest, R, N>,
+    (first, flags): (Ino, u32),
+    control: &Control<'_>,
+    each: &mut dyn FnMut(&R) -> ControlFlow<()>,
+    fetch: impl Fn(&mut WithRecords<BulkRequest, R, N>) -> Result<()>,
+) -> Result<()> {
+    (buffer.head.ino, buffer.head.flags) = (first.0, flags);
+    let mut next = first.0;
+    loop {
+        control.check()?;
+        fetch(buffer)?;
+        let filled = buffer.records.get(..buffer.head.ocount as usize).unwrap_or(&buffer.records);
+        for r in filled {
+            if each(r).is_break() {
                 return Ok(());
             }
-            next = buffer.head.ino;
         }
+        // The kernel leaves the inode to go on from in the header; it must move.
+        if filled.is_empty() || buffer.head.ino <= next {
+            return Ok(());
+        }
+        next = buffer.head.ino;
     }
 }
 
