@@ -1,6 +1,9 @@
 //! The filesystem's numbers, checked once (`verify`), and the only place that converts between units.
 
+mod report;
 mod verify;
+
+pub use report::GeometryReport;
 
 use crate::format::features::{Features, LogIncompat, RoCompat, Version};
 use crate::units::{AgBlock, AgIno, AgNumber, BASIC_BLOCK, Daddr, FsBlock, Ino, RtBlock};

@@ -5,7 +5,7 @@ use super::{agsize, features, logsize, realtime, sizes, stripes};
 use crate::error::{Error, Result};
 use crate::format::features::{Features, Version};
 use crate::format::superblock::Superblock;
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, GeometryReport};
 use crate::units::AgNumber;
 
 pub(super) const MIB: u64 = 1 << 20;
@@ -19,8 +19,6 @@ pub struct Plan {
     pub geometry: Geometry,
     /// The superblock before the first inode is made.
     pub superblock: Superblock,
-    /// Label, padded with zeros.
-    pub label: [u8; 12],
     /// Whether the log lies in the data section.
     pub log_internal: bool,
     /// Whether a realtime device was named.
@@ -78,6 +76,16 @@ pub(super) fn power_of_two(option: &str, value: u32, low: u32, high: u32) -> Res
     refuse(option, value, format_args!("it must be a power of two from {low} to {high}"))
 }
 
+impl Plan {
+    /// The numbers; names of the devices as the caller calls them.
+    pub fn report(&self, data: &str, log: Option<&str>, rt: Option<&str>) -> GeometryReport {
+        let mut report = GeometryReport::of(data, &self.geometry, &self.superblock);
+        log.unwrap_or("internal log").clone_into(&mut report.log);
+        rt.unwrap_or("none").clone_into(&mut report.realtime);
+        report
+    }
+}
+
 /// Chooses every number, or says in one sentence what is wrong.
 ///
 /// # Errors
@@ -91,7 +99,6 @@ pub fn plan(options: &Options, devices: &Devices) -> Result<Plan> {
     Ok(Plan {
         geometry,
         superblock: super::superblock::build(&draft),
-        label: draft.label,
         log_internal: devices.log.is_none(),
         has_rt: devices.rt.is_some(),
         hints: hints(options, &draft)?,

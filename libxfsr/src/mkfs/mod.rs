@@ -21,7 +21,6 @@ mod options;
 pub mod probe;
 mod realtime;
 mod record;
-mod report;
 mod reservation;
 mod sizes;
 mod stripes;
@@ -32,4 +31,3 @@ pub use layout::{Plan, plan};
 pub use options::{
     DataOptions, Devices, InodeOptions, LogOptions, MetadataOptions, NamingOptions, Options, RealtimeOptions, Topology,
 };
-pub use report::Report;

@@ -268,7 +268,7 @@ pub(super) fn write_superblock(plan: &Plan, target: &dyn Target) -> Result<()> {
     let g = &plan.geometry;
     let mut sb = RtSuperblock::new_zeroed();
     sb.magicnum.set(SUPER_MAGIC);
-    (sb.fname, sb.uuid, sb.meta_uuid) = (plan.label, g.uuid, g.meta_uuid);
+    (sb.fname, sb.uuid, sb.meta_uuid) = (plan.superblock.fname, g.uuid, g.meta_uuid);
     let mut block = sb.as_bytes().to_vec();
     block.resize(g.block_size as usize, 0);
     (RT_SUPER.seal)(&mut block, Lsn(0));

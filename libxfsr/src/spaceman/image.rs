@@ -12,8 +12,8 @@ use crate::format::btree::{
     REFCOUNT_COW, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_OFFSET_MASK, RMAP_UNWRITTEN, RefcountKey, RmapRec,
 };
 use crate::format::inode::{Dinode, verify_dinode};
+use crate::geometry::GeometryReport;
 use crate::inode::{fork, scan};
-use crate::mkfs::Report;
 use crate::realtime;
 use crate::space::{AgStore, AgTree, walk};
 use crate::units::{AgBlock, AgNumber, Ino};
@@ -194,8 +194,8 @@ impl SpaceBackend for Image {
         }
     }
 
-    fn info(&self) -> Result<Report> {
-        Ok(super::info_of_volume(&self.volume, &self.name))
+    fn info(&self) -> Result<GeometryReport> {
+        Ok(GeometryReport::of(&self.name, &self.volume.geometry, &self.volume.superblock))
     }
 
     fn free_space(&self, ag: AgNumber, control: &Control<'_>, each: EachFree<'_>) -> Result<()> {

@@ -14,10 +14,10 @@ pub use frag::{Frag, FragCounter};
 pub use fsmap::{Device, Mapping, Owner};
 pub use histogram::{Bin, Bins, FreeSpace, Freesp, collect};
 pub use image::Image;
-pub use info::info_of_volume;
 
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::geometry::GeometryReport;
 use crate::journal::{LogState, log_state};
 use crate::kernel::Mounted;
 use crate::target::InUse;
@@ -55,7 +55,7 @@ pub trait SpaceBackend {
     ///
     /// # Errors
     /// When they cannot be read.
-    fn info(&self) -> Result<crate::mkfs::Report>;
+    fn info(&self) -> Result<GeometryReport>;
     /// Free extents of an AG, ascending.
     ///
     /// # Errors

@@ -5,9 +5,9 @@ use super::{EachFree, EachMapping, Frag, FragCounter, Shape, SpaceBackend, info}
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::format::btree::Extent;
+use crate::geometry::GeometryReport;
 use crate::kernel::abi::{Fsmap, fsmap_flag, geometry_flag};
 use crate::kernel::{FsmapRange, Mounted, data_extents};
-use crate::mkfs::Report;
 use crate::units::{AgBlock, AgNumber, Ino};
 use std::ops::ControlFlow;
 
@@ -40,7 +40,7 @@ impl SpaceBackend for Mounted {
         }
     }
 
-    fn info(&self) -> Result<Report> {
+    fn info(&self) -> Result<GeometryReport> {
         info::info_of_mounted(self)
     }
 

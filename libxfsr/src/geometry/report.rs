@@ -1,12 +1,16 @@
 //! The geometry as a report: data, and the layout that programs parse.
 
-use super::layout::Plan;
+use super::Geometry;
+use crate::format::features::Features2;
+use crate::format::superblock::Superblock;
 use serde::Serialize;
 
-/// The numbers that mkfs prints, by the names it prints them under.
+/// The numbers that mkfs and `info` print, by the names they are printed under: blocks and bytes as mkfs.xfs gives them, features
+/// as 0 or 1.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
 #[allow(missing_docs, reason = "fields carry the printed names")]
-pub struct Report {
+pub struct GeometryReport {
     pub meta_data: String,
     pub isize: u32,
     pub agcount: u32,
@@ -49,20 +53,20 @@ pub struct Report {
     pub label: String,
 }
 
-impl Plan {
-    /// The numbers; names of the devices as the caller calls them.
-    pub fn report(&self, data: &str, log: Option<&str>, rt: Option<&str>) -> Report {
-        let g = &self.geometry;
+impl GeometryReport {
+    /// Of a filesystem whose data device the caller calls `name`. A log or realtime section on a device of its own is called
+    /// `external`; who knows its name sets [`log`](Self::log) or [`realtime`](Self::realtime).
+    pub fn of(name: &str, g: &Geometry, sb: &Superblock) -> Self {
         let f = &g.features;
         let bit = u8::from;
-        Report {
-            meta_data: data.to_owned(),
+        Self {
+            meta_data: name.to_owned(),
             isize: g.inode_size,
             agcount: g.ag_count,
             agsize: g.agblocks,
             sectsz: g.sector_size,
             attr: 2,
-            projid32bit: 1,
+            projid32bit: bit(f.features2.contains(Features2::PROJID32)),
             crc: 1,
             finobt: bit(f.finobt()),
             sparse: bit(f.sparse_inodes()),
@@ -77,30 +81,39 @@ impl Plan {
             bsize: g.block_size,
             blocks: g.blocks,
             imaxpct: g.max_inode_percent,
-            sunit: self.superblock.unit.get(),
-            swidth: self.superblock.width.get(),
+            sunit: sb.unit.get(),
+            swidth: sb.width.get(),
             naming_version: 2,
             naming_bsize: g.dir_block_size,
             ascii_ci: bit(f.ascii_ci()),
-            ftype: 1,
-            log: log.map_or_else(|| "internal log".to_owned(), str::to_owned),
+            ftype: bit(f.ftype()),
+            log: Self::log_name(g.log_start.0 != 0),
             log_bsize: g.block_size,
             log_blocks: g.log_blocks,
             log_version: 2,
             log_sectsz: g.log_sector_size,
-            log_sunit: if g.log_stripe_unit > 1 { g.log_stripe_unit >> g.block_log } else { 0 },
-            lazy_count: 1,
-            realtime: rt.unwrap_or("none").to_owned(),
+            log_sunit: Self::log_unit(g.log_stripe_unit, g.block_size),
+            lazy_count: bit(f.lazy_count()),
+            realtime: Self::realtime_name(g.rt_blocks),
             rt_extsz: u64::from(g.rt_extent_size) << g.block_log,
             rt_blocks: g.rt_blocks,
             rt_extents: g.rt_extents,
             uuid: uuid::Uuid::from_bytes(g.uuid).to_string(),
-            label: crate::text::escape(self.label.split(|b| *b == 0).next().unwrap_or(&[])),
+            label: crate::text::escape(sb.fname.split(|b| *b == 0).next().unwrap_or(&[])),
         }
     }
-}
 
-impl Report {
+    pub(crate) fn log_name(internal: bool) -> String {
+        if internal { "internal log" } else { "external" }.to_owned()
+    }
+    pub(crate) fn realtime_name(blocks: u64) -> String {
+        if blocks == 0 { "none" } else { "external" }.to_owned()
+    }
+    /// The log's stripe unit, of so many bytes, in blocks.
+    pub(crate) fn log_unit(bytes: u32, block_size: u32) -> u32 {
+        if bytes > 1 { bytes / block_size.max(1) } else { 0 }
+    }
+
     /// The layout of mkfs.xfs 6.1; features that it does not know get a line of their own where they are on.
     pub fn render(&self) -> String {
         let r = self;
