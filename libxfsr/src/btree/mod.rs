@@ -6,9 +6,11 @@
 mod check;
 mod cursor;
 pub mod kinds;
+mod walk;
 
 pub use check::{Report, check};
 pub use cursor::{Cursor, Lookup, query};
+pub use walk::walk;
 
 use crate::cache::{BlockRead, OnDamage};
 use crate::error::{Corruption, Result, Rule};

@@ -12,9 +12,11 @@ use crate::format::btree::InobtRec;
 use crate::format::dir::FileType;
 use crate::format::inode::{Dinode, check_dinode, verify_dinode};
 use crate::geometry::Geometry;
+use crate::inode::scan;
 use crate::units::{AgBlock, AgIno, AgNumber, Daddr, Ino};
 use crate::volume::Volume;
 use rayon::prelude::*;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// State of an inode in the table.
@@ -251,39 +253,22 @@ impl Scan<'_> {
 
     fn chunk(&self, ag: AgNumber, r: &InobtRec, bytes: &mut [u8], batch: &mut Batch<'_>) {
         let g = &self.volume.geometry;
-        let size = g.inode_size as usize;
-        let start = r.startino.get();
-        let holes = r.holes(g.features.sparse_inodes());
-        let offset_of = |n: u32| {
-            let (agbno, index) = g.agino_to_block(AgIno(start + n));
-            g.agbno_to_daddr(ag, agbno).bytes() + u64::from(index) * size as u64
-        };
-        let mut unread = 0u64;
-        if holes != 0 || self.volume.data_target().read_at(bytes, offset_of(0)).is_err() {
-            // With holes, or where the whole cannot be read: inode by inode.
-            for n in (0..64u32).filter(|n| holes >> n & 1 == 0) {
-                let Some(inode) = bytes.chunks_mut(size).nth(n as usize) else { break };
-                if let Err(e) = self.volume.data_target().read_at(inode, offset_of(n)) {
-                    let ino = g.join_ino(ag, AgIno(start + n));
+        // It never breaks.
+        let _ = scan::chunk(self.volume, ag, r, bytes, |n, read| {
+            let agino = AgIno(r.startino.get() + n);
+            let (ino, free) = (g.join_ino(ag, agino), r.free.get() >> n & 1 == 1);
+            match read {
+                Ok(inode) => self.inode(ino, ag, g.agino_to_block(agino).0, inode, free, batch),
+                Err(e) => {
                     self.found.add_error(e, || Corruption::new("inode", "core", Rule::Unreadable).in_inode(ino));
-                    unread |= 1 << n;
+                    // In use, for all that the btree says; what its bytes say nobody knows.
+                    if let Some(slot) = self.table.slot(ino).filter(|_| !free) {
+                        self.table.fill(slot, BROKEN, 0);
+                    }
                 }
             }
-        }
-        for (n, inode) in (0..64u32).zip(bytes.chunks(size)).filter(|(n, _)| holes >> n & 1 == 0) {
-            let agino = AgIno(start + n);
-            if unread >> n & 1 == 1 {
-                // In use, for all that the btree says; what its bytes say nobody knows.
-                if r.free.get() >> n & 1 == 0
-                    && let Some(slot) = self.table.slot(g.join_ino(ag, agino))
-                {
-                    self.table.fill(slot, BROKEN, 0);
-                }
-                continue;
-            }
-            let (agbno, _) = g.agino_to_block(agino);
-            self.inode(g.join_ino(ag, agino), ag, agbno, inode, r.free.get() >> n & 1 == 1, batch);
-        }
+            ControlFlow::Continue(())
+        });
     }
 
     fn inode(&self, ino: Ino, ag: AgNumber, agbno: AgBlock, bytes: &[u8], free: bool, batch: &mut Batch<'_>) {

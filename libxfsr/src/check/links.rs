@@ -6,7 +6,7 @@ use super::inodes::{Flag, Table};
 use crate::error::{Corruption, Rule, Severity};
 use crate::format::dir::FileType;
 use crate::format::inode::Dinode;
-use crate::units::{AgIno, Ino, NULL_AGINO};
+use crate::units::{AgIno, NULL_AGINO};
 use crate::volume::Volume;
 use rayon::prelude::*;
 use std::collections::HashSet;
@@ -57,22 +57,10 @@ pub(super) fn unlinked(volume: &Volume, table: &Table<'_>, ags: &[AgState], foun
     });
 }
 
-/// Inodes that the superblock names and no directory needs to.
-fn metadata_inodes(volume: &Volume) -> Vec<Ino> {
-    let sb = &volume.superblock;
-    let mut all = Vec::new();
-    if !volume.geometry.features.metadir() {
-        all.extend([sb.rbmino.get(), sb.rsumino.get()]);
-        if volume.geometry.features.version.contains(crate::format::features::Version::QUOTA) {
-            all.extend([sb.uquotino.get(), sb.gquotino.get(), sb.pquotino.get()]);
-        }
-    }
-    all.into_iter().filter(|i| *i != 0 && *i != u64::MAX).map(Ino).collect()
-}
-
 /// Compares link counts with the entries that were seen.
 pub(super) fn check(volume: &Volume, table: &Table<'_>, found: &Findings) {
-    for ino in metadata_inodes(volume) {
+    // No directory needs to lead to these.
+    for (_, ino) in volume.superblock.metadata_inodes() {
         match table.slot(ino).filter(|s| table.is_used(*s)) {
             Some(slot) => table.link(slot),
             None => found.add(

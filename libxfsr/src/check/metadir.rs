@@ -158,10 +158,7 @@ impl Walk<'_> {
 
 /// Walks the tree and says what does not belong there, what is missing, and which metadata files it does not lead to.
 pub(super) fn check(volume: &Volume, table: &Table<'_>, found: &Findings) -> Files {
-    if !volume.geometry.features.metadir() {
-        return Files::default();
-    }
-    let root = Ino(volume.superblock.metadirino.get());
+    let Some(root) = volume.superblock.metadata_root() else { return Files::default() };
     let mut walk = Walk { volume, found, files: Files::default(), seen: BTreeSet::new() };
     walk.directory(root, "");
     walk.groups();

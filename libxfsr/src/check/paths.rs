@@ -52,7 +52,7 @@ pub(super) fn fill(volume: &Volume, table: &Table<'_>, found: &Findings, control
 
 impl Paths<'_> {
     fn root(&self, ino: Ino) -> Option<&'static [u8]> {
-        let metadir = self.volume.geometry.features.metadir().then(|| Ino(self.volume.superblock.metadirino.get()));
+        let metadir = self.volume.superblock.metadata_root();
         if ino == self.volume.geometry.root_ino { Some(b"") } else { (Some(ino) == metadir).then_some(b"(metadata)") }
     }
 

@@ -5,9 +5,10 @@
 //! of everything else, feature words and quota, then what v5 added.
 
 use super::features::{Features, Features2, Incompat, LogIncompat, RoCompat, Version};
+use super::inode::MetaType;
 use super::{BlockType, Context, check_crc, seal_checksum, view};
 use crate::error::{Corruption, Rule, Verdict};
-use crate::units::{AgNumber, Daddr};
+use crate::units::{AgNumber, Daddr, Ino, NULL_INO};
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::little_endian::U32 as Le32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -110,6 +111,35 @@ impl Superblock {
             incompat: Incompat::from_bits_retain(self.features_incompat.get()),
             log_incompat: LogIncompat::from_bits_retain(self.features_log_incompat.get()),
         }
+    }
+    /// The metadata files that the superblock names: bitmap and summary of the realtime section, and the quota files. None with
+    /// metadata directories, which name them instead: see [`Superblock::metadata_root`].
+    pub fn metadata_inodes(&self) -> impl Iterator<Item = (MetaType, Ino)> + use<> {
+        let f = self.features();
+        let quota = f.version.contains(Version::QUOTA);
+        let all = [
+            (MetaType::RtBitmap, self.rbmino, true),
+            (MetaType::RtSummary, self.rsumino, true),
+            (MetaType::UserQuota, self.uquotino, quota),
+            (MetaType::GroupQuota, self.gquotino, quota),
+            (MetaType::ProjectQuota, self.pquotino, quota),
+        ];
+        let named = move |ino: u64, there| there && !f.metadir() && ino != 0 && ino != NULL_INO;
+        all.into_iter()
+            .filter(move |(_, ino, there)| named(ino.get(), *there))
+            .map(|(kind, ino, _)| (kind, Ino(ino.get())))
+    }
+    /// The one of [`Superblock::metadata_inodes`] that is of this kind.
+    pub fn metadata_inode(&self, kind: MetaType) -> Option<Ino> {
+        self.metadata_inodes().find(|(k, _)| *k == kind).map(|(_, ino)| ino)
+    }
+    /// Which of [`Superblock::metadata_inodes`] an inode is.
+    pub fn metadata_kind(&self, ino: Ino) -> Option<MetaType> {
+        self.metadata_inodes().find(|(_, i)| *i == ino).map(|(kind, _)| kind)
+    }
+    /// Root of the metadata directories; none without that feature.
+    pub fn metadata_root(&self) -> Option<Ino> {
+        self.features().metadir().then(|| Ino(self.metadirino.get()))
     }
 }
 

@@ -1,11 +1,12 @@
 //! All inodes in use, in the order of their numbers.
 
 use crate::btree::kinds::Inobt;
+use crate::btree::walk;
 use crate::cache::OnDamage;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::format::btree::InobtRec;
-use crate::space::{AgStore, AgTree, walk};
+use crate::space::{AgStore, AgTree};
 use crate::units::{AgIno, AgNumber, Ino};
 use crate::volume::Volume;
 use std::ops::ControlFlow;
@@ -29,6 +30,7 @@ pub fn for_each_used(
     let g = &volume.geometry;
     // The superblock's count is that of the last unmount: good enough to tell how far this is.
     let (mut passed, inodes) = (0, volume.superblock.icount.get());
+    let mut bytes = vec![0; (CHUNK * g.inode_size) as usize];
     for ag in volume.ags() {
         control.check()?;
         let mut flow = ControlFlow::Continue(());
@@ -38,7 +40,17 @@ pub fn for_each_used(
                 control.check()?;
                 control.tell("inodes", inodes.min(passed), Some(inodes));
                 passed += u64::from(r.count(g.features.sparse_inodes()));
-                flow = chunk(volume, ag, r, each);
+                let used = !r.free.get();
+                flow = chunk(volume, ag, r, &mut bytes, |n, read| {
+                    if used >> n & 1 == 0 {
+                        return ControlFlow::Continue(());
+                    }
+                    let ino = g.join_ino(ag, AgIno(r.startino.get().saturating_add(n)));
+                    match g.is_valid_ino(ino) {
+                        true => each(read.map(|b| (ino, b))),
+                        false => each(Err(Error::NotFound(format!("inode {ino}")))),
+                    }
+                });
                 Ok(flow)
             })
         });
@@ -56,30 +68,26 @@ pub fn for_each_used(
     Ok(())
 }
 
-fn chunk(
+/// Calls `each` with the number in the chunk and the bytes, unverified, of every inode of a chunk that is no hole, free ones too,
+/// until it breaks. `bytes` is room for the whole chunk, which is read at once where that can be.
+pub(crate) fn chunk(
     volume: &Volume,
     ag: AgNumber,
     r: &InobtRec,
-    each: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>,
+    bytes: &mut [u8],
+    mut each: impl FnMut(u32, Result<&[u8]>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     let g = &volume.geometry;
-    let size = g.inode_size as usize;
     let holes = r.holes(g.features.sparse_inodes());
-    let used = !r.free.get() & !holes;
-    let start = r.startino.get();
-    let mut bytes = vec![0; size * CHUNK as usize];
-    let offset = g.ino_to_offset(g.join_ino(ag, AgIno(start)));
-    let together =
-        holes == 0 && used != 0 && offset.is_some_and(|o| volume.data_target().read_at(&mut bytes, o).is_ok());
-    for i in (0..CHUNK).filter(|i| used >> i & 1 == 1) {
-        let ino = g.join_ino(ag, AgIno(start.saturating_add(i)));
-        let at = i as usize * size;
-        match bytes.get(at..at + size).filter(|_| together) {
-            Some(b) => each(Ok((ino, b)))?,
-            None => match volume.inode_bytes(ino) {
-                Ok(b) => each(Ok((ino, &b)))?,
-                Err(e) => each(Err(e))?,
-            },
+    let offset_of = |n: u32| {
+        let (agbno, index) = g.agino_to_block(AgIno(r.startino.get().saturating_add(n)));
+        g.agbno_to_daddr(ag, agbno).bytes() + u64::from(index) * u64::from(g.inode_size)
+    };
+    let together = holes == 0 && volume.data_target().read_at(bytes, offset_of(0)).is_ok();
+    for (n, inode) in (0..CHUNK).zip(bytes.chunks_exact_mut(g.inode_size as usize)) {
+        if holes >> n & 1 == 0 {
+            let read = if together { Ok(()) } else { volume.data_target().read_at(inode, offset_of(n)) };
+            each(n, read.map(|()| &*inode))?;
         }
     }
     ControlFlow::Continue(())

@@ -126,12 +126,12 @@ pub struct FreeSpace {
 }
 
 impl FreeSpace {
-    /// Blocks of the average extent; 0 where there is none.
-    pub fn average(&self) -> f64 {
-        if self.extents == 0 { 0.0 } else { self.blocks as f64 / self.extents as f64 }
+    /// Nothing counted yet; the bins as [`Bins::empty`] makes them.
+    pub fn new(bins: Vec<Bin>) -> Self {
+        Self { bins, ags: Vec::new(), extents: 0, blocks: 0, list: Vec::new() }
     }
-
-    fn add(&mut self, blocks: u32) {
+    /// Counts an extent of so many blocks.
+    pub fn add(&mut self, blocks: u32) {
         let after = self.bins.partition_point(|b| b.from <= blocks);
         if let Some(bin) = after.checked_sub(1).and_then(|i| self.bins.get_mut(i)) {
             bin.extents += 1;
@@ -139,6 +139,10 @@ impl FreeSpace {
         }
         self.extents += 1;
         self.blocks += u64::from(blocks);
+    }
+    /// Blocks of the average extent; 0 where there is none.
+    pub fn average(&self) -> f64 {
+        if self.extents == 0 { 0.0 } else { self.blocks as f64 / self.extents as f64 }
     }
 }
 
@@ -149,8 +153,7 @@ impl FreeSpace {
 pub fn collect(backend: &dyn SpaceBackend, what: &Freesp, control: &Control<'_>) -> Result<FreeSpace> {
     let shape = backend.shape();
     let largest = shape.ag_blocks;
-    let mut free =
-        FreeSpace { bins: what.bins.empty(largest)?, ags: Vec::new(), extents: 0, blocks: 0, list: Vec::new() };
+    let mut free = FreeSpace::new(what.bins.empty(largest)?);
     if let Some(bad) = what.ags.iter().find(|a| a.0 >= shape.ag_count) {
         return Err(Error::invalid(format!("AG {bad} does not exist; 0 to {} do", shape.ag_count.saturating_sub(1))));
     }

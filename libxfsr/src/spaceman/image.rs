@@ -3,7 +3,7 @@
 use super::fsmap::{Device, Mapping, Owner};
 use super::{EachFree, EachMapping, Frag, FragCounter, Shape, SpaceBackend};
 use crate::btree::kinds::{Bno, Refcount, Rmap};
-use crate::btree::query;
+use crate::btree::{query, walk};
 use crate::cache::OnDamage;
 use crate::control::Control;
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
@@ -15,7 +15,7 @@ use crate::format::inode::{Dinode, verify_dinode};
 use crate::geometry::GeometryReport;
 use crate::inode::{fork, scan};
 use crate::realtime;
-use crate::space::{AgStore, AgTree, walk};
+use crate::space::{AgStore, AgTree};
 use crate::units::{AgBlock, AgNumber, Ino};
 use crate::volume::Volume;
 use std::ops::ControlFlow;
@@ -176,9 +176,7 @@ impl Image {
 
     /// Whether the inode belongs to the filesystem itself and not to a user.
     fn is_internal(&self, ino: Ino, core: &Dinode) -> bool {
-        let sb = &self.volume.superblock;
-        let numbers = [sb.rbmino, sb.rsumino, sb.uquotino, sb.gquotino, sb.pquotino];
-        core.is_metadata() || numbers.iter().any(|n| n.get() == ino.0)
+        core.is_metadata() || self.volume.superblock.metadata_kind(ino).is_some()
     }
 }
 

@@ -7,6 +7,7 @@ use crate::out::{complain, say};
 use crate::session::{Outcome, Session, number};
 use libxfsr::cache::OnDamage;
 use libxfsr::error::ForkKind;
+use libxfsr::format::inode::MetaType;
 use libxfsr::inode::Inode;
 use libxfsr::inode::file::map_blocks;
 use libxfsr::units::{AgBlock, AgIno, AgNumber, Daddr, FileBlock, FsBlock, Ino};
@@ -104,18 +105,13 @@ pub(crate) fn fsblock(s: &mut Session, a: &[String]) -> Outcome {
     Ok(())
 }
 
-/// Files that hold metadata: bitmap and summary of the realtime section, quota.
-fn special(s: &Session) -> [u64; 5] {
-    let sb = &s.volume.superblock;
-    [sb.rbmino, sb.rsumino, sb.uquotino, sb.gquotino, sb.pquotino].map(|i| i.get())
-}
-
-fn metadata_kind(s: &Session, ino: Ino) -> Type {
-    match special(s).iter().position(|i| *i == ino.0) {
-        Some(0) => Type::Rtbitmap,
-        Some(1) => Type::Rtsummary,
+/// Type of the blocks of a file that holds metadata: bitmap and summary of the realtime section, quota. None for other files.
+fn metadata_type(s: &Session, ino: Ino) -> Option<Type> {
+    Some(match s.volume.superblock.metadata_kind(ino)? {
+        MetaType::RtBitmap => Type::Rtbitmap,
+        MetaType::RtSummary => Type::Rtsummary,
         _ => Type::Dqblk,
-    }
+    })
 }
 
 /// `dquot [-g|-p|-u] id`.
@@ -125,24 +121,21 @@ pub(crate) fn dquot(s: &mut Session, a: &[String]) -> Outcome {
         [option, id] => (option.as_str(), id),
         _ => return Err("dquot takes [-g|-p|-u] and an id".into()),
     };
-    let sb = &s.volume.superblock;
-    let (name, ino) = match option {
-        "-u" => ("user", sb.uquotino),
-        "-g" => ("group", sb.gquotino),
-        "-p" => ("project", sb.pquotino),
+    let (name, kind) = match option {
+        "-u" => ("user", MetaType::UserQuota),
+        "-g" => ("group", MetaType::GroupQuota),
+        "-p" => ("project", MetaType::ProjectQuota),
         o => return Err(format!("bad option for dquot: {}", libxfsr::text::escape(o.as_bytes()))),
     };
     let id = number(id)?;
-    if matches!(ino.get(), 0 | u64::MAX) {
-        return Err(format!("there is no {name} quota file"));
-    }
+    let ino = s.volume.superblock.metadata_inode(kind).ok_or_else(|| format!("there is no {name} quota file"))?;
     if id > u64::from(u32::MAX) {
         return Err(format!("{id} is no id: 0 to {}", u32::MAX));
     }
     let g = &s.volume.geometry;
     let slot = libxfsr::format::quota::SLOT_SIZE as u64;
     let per_block = u64::from(g.block_size) / slot;
-    let inode = Inode::read(&s.volume, Ino(ino.get()), OnDamage::Keep).map_err(text)?;
+    let inode = Inode::read(&s.volume, ino, OnDamage::Keep).map_err(text)?;
     let pieces = map_blocks(&s.volume, &inode, ForkKind::Data, FileBlock(id / per_block), 1).map_err(text)?;
     let (daddr, sectors) =
         *pieces.as_ref().and_then(|p| p.first()).ok_or_else(|| format!("no {name} quota data for id {id}"))?;
@@ -161,15 +154,15 @@ fn at_file_block(s: &Session, at: FileBlock, kind: ForkKind) -> Result<Location,
     let pieces = map_blocks(&s.volume, &inode, kind, at, count).map_err(text)?;
     let what = if kind == ForkKind::Data { "data" } else { "attribute" };
     let pieces = pieces.ok_or_else(|| format!("file {what} block is unmapped"))?;
-    let kind = match kind {
-        ForkKind::Attr => Type::Attr3,
-        ForkKind::Data if inode.core.is_dir() => Type::Dir3,
-        ForkKind::Data if special(s).contains(&inode.ino.0) => metadata_kind(s, inode.ino),
-        ForkKind::Data if inode.core.is_symlink() => Type::Symlink,
-        ForkKind::Data if inode.core.is_realtime() => {
+    let kind = match (kind, metadata_type(s, inode.ino)) {
+        (ForkKind::Attr, _) => Type::Attr3,
+        _ if inode.core.is_dir() => Type::Dir3,
+        (_, Some(metadata)) => metadata,
+        _ if inode.core.is_symlink() => Type::Symlink,
+        _ if inode.core.is_realtime() => {
             return Err("realtime blocks are not available here; use cat".into());
         }
-        ForkKind::Data => Type::Data,
+        _ => Type::Data,
     };
     let mut location = Location {
         kind,

@@ -6,6 +6,7 @@ use crate::session::{Outcome, Session, number};
 use libxfsr::cache::OnDamage;
 use libxfsr::dir::{self, resolve};
 use libxfsr::error::ForkKind;
+use libxfsr::format::dir::FileType;
 use libxfsr::inode::{Inode, read_at, symlink_target};
 use libxfsr::text::{escape, escape_word};
 use libxfsr::units::{FsBlock, Ino};
@@ -33,21 +34,6 @@ pub(crate) fn path(s: &mut Session, a: &[Vec<u8>]) -> Outcome {
     Ok(())
 }
 
-/// Kind of file in a directory entry, in ls's words.
-fn kind_name(ftype: u8) -> &'static str {
-    match ftype {
-        1 => "regular",
-        2 => "directory",
-        3 => "chardev",
-        4 => "blkdev",
-        5 => "fifo",
-        6 => "socket",
-        7 => "symlink",
-        8 => "whiteout",
-        _ => "unknown",
-    }
-}
-
 fn list(s: &Session, inode: &Inode) -> Outcome {
     let g = &s.volume.geometry;
     let mut failed = Vec::new();
@@ -60,7 +46,7 @@ fn list(s: &Session, inode: &Inode) -> Outcome {
                     s,
                     "{address:<10} {:<18} {:<14} {hash:#010x} {:>3} {} ({verdict})",
                     e.ino,
-                    kind_name(e.ftype),
+                    FileType::from_u8(e.ftype).unwrap_or(FileType::Unknown).name(),
                     e.name.len(),
                     escape_word(e.name)
                 );

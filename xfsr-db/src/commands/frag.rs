@@ -3,7 +3,7 @@
 use crate::out::{complain, say};
 use crate::session::{Outcome, Session};
 use libxfsr::error::ForkKind;
-use libxfsr::format::inode::Dinode;
+use libxfsr::format::inode::{Dinode, MetaType};
 use libxfsr::inode::{fork, scan};
 use libxfsr::spaceman::FragCounter;
 use libxfsr::text::escape;
@@ -88,15 +88,14 @@ pub(crate) fn frag(s: &mut Session, a: &[String]) -> Outcome {
 /// The extents of an inode that are wanted; none where nothing of it is.
 fn count(s: &Session, w: Wanted, ino: Ino, bytes: &[u8]) -> Result<Option<(Ino, FragCounter)>, libxfsr::Error> {
     let Some(core) = Dinode::from_bytes(bytes) else { return Ok(None) };
-    let sb = &s.volume.superblock;
-    let is = |n: u64| n == ino.0;
+    let metadata = s.volume.superblock.metadata_kind(ino);
     let data = if core.is_dir() {
         w.directories
     } else if core.is_symlink() {
         w.links
-    } else if is(sb.rbmino.get()) || is(sb.rsumino.get()) {
+    } else if matches!(metadata, Some(MetaType::RtBitmap | MetaType::RtSummary)) {
         w.realtime_control
-    } else if is(sb.uquotino.get()) || is(sb.gquotino.get()) || is(sb.pquotino.get()) {
+    } else if metadata.is_some() {
         w.quota
     } else if core.is_reg() {
         if core.is_realtime() { w.realtime } else { w.files }

@@ -3,12 +3,14 @@
 use crate::out::say;
 use crate::session::{Outcome, Session, number};
 use libxfsr::btree::kinds::{Bno, Cnt};
+use libxfsr::btree::walk;
 use libxfsr::cache::OnDamage;
 use libxfsr::control::Control;
 use libxfsr::error::{Corruption, Rule};
-use libxfsr::format::ag::{AGF, AGFL, Agf};
+use libxfsr::format::ag::{AGF, AGFL, Agf, agfl_slots};
 use libxfsr::format::btree::AllocRec;
-use libxfsr::space::{AgStore, AgTree, walk};
+use libxfsr::space::{AgStore, AgTree};
+use libxfsr::spaceman::{Bins, FreeSpace};
 use libxfsr::text::escape;
 use libxfsr::units::AgNumber;
 use std::ops::ControlFlow;
@@ -18,18 +20,11 @@ fn text(e: libxfsr::Error) -> String {
     e.to_string()
 }
 
-#[derive(Default)]
-struct Buckets {
-    starts: Vec<u64>,
-    extents: Vec<u64>,
-    blocks: Vec<u64>,
-}
-
 /// Blocks on an AG's free list.
 pub(crate) fn free_list(s: &Session, ag: AgNumber) -> Result<Vec<u32>, libxfsr::Error> {
     let header = s.volume.ag_header(ag, 1, &AGF, OnDamage::Fail)?;
     let list = s.volume.ag_header(ag, 3, &AGFL, OnDamage::Fail)?;
-    let slots = header_slots(&list);
+    let slots = agfl_slots(&list);
     let Ok((agf, _)) = Agf::read_from_prefix(&header) else { return Ok(Vec::new()) };
     let (first, count) = (agf.flfirst.get() as usize, agf.flcount.get() as usize);
     if slots.is_empty() || first >= slots.len() || count > slots.len() {
@@ -40,13 +35,7 @@ pub(crate) fn free_list(s: &Session, ag: AgNumber) -> Result<Vec<u32>, libxfsr::
             .into());
     }
     // The list is a ring.
-    Ok(slots.iter().cycle().skip(first).take(count).copied().collect())
-}
-
-/// The slots of a free list's sector.
-fn header_slots(sector: &[u8]) -> Vec<u32> {
-    let body = sector.get(36..).unwrap_or(&[]);
-    body.chunks_exact(4).filter_map(|b| u32::try_from(crate::field::number(b, 0, 4)?).ok()).collect()
+    Ok(slots.iter().cycle().skip(first).take(count).map(|s| s.get()).collect())
 }
 
 /// A number as printf's `%g` writes it.
@@ -123,11 +112,9 @@ pub(crate) fn freesp(s: &mut Session, a: &[String]) -> Outcome {
             at = equal.map_or_else(|| at.saturating_mul(factor), |e| at.saturating_add(e));
         }
     }
-    starts.push(1);
-    starts.sort_unstable();
-    starts.dedup();
-    let n = starts.len();
-    let mut b = Buckets { starts, extents: vec![0; n], blocks: vec![0; n] };
+    // A bin that starts behind the largest extent stays empty, as one from 0 would.
+    let starts = starts.into_iter().filter_map(|s| u32::try_from(s).ok().filter(|s| (1..=g.agblocks).contains(s)));
+    let mut found = FreeSpace::new(Bins::From(starts.collect()).empty(g.agblocks).map_err(text)?);
     if each {
         say!(s, "{:>8} {:>8} {:>8}", "agno", "agbno", "len");
     }
@@ -139,29 +126,20 @@ pub(crate) fn freesp(s: &mut Session, a: &[String]) -> Outcome {
             if each {
                 say!(s, "{ag:>8} {start:>8} {count:>8}");
             }
-            let i = b.starts.partition_point(|s| *s <= u64::from(count)).saturating_sub(1);
-            if let (Some(e), Some(n)) = (b.extents.get_mut(i), b.blocks.get_mut(i)) {
-                *e += 1;
-                *n += u64::from(count);
-            }
+            found.add(count);
         };
         // The free list's blocks are free too, though no tree has them.
         free_list(s, ag).map_err(text)?.into_iter().for_each(|b| one(b, 1));
         trees(s, ag, by_size, &mut one).map_err(text)?;
     }
-    let (extents, blocks) = (b.extents.iter().sum::<u64>(), b.blocks.iter().sum::<u64>());
     say!(s, "{:>7} {:>7} {:>7} {:>7} {:>6}", "from", "to", "extents", "blocks", "pct");
-    for (i, from) in b.starts.iter().enumerate() {
-        let (e, n) = (b.extents.get(i).copied().unwrap_or(0), b.blocks.get(i).copied().unwrap_or(0));
-        if e > 0 {
-            let to = b.starts.get(i + 1).map_or(u64::from(g.agblocks), |t| t - 1);
-            say!(s, "{from:>7} {to:>7} {e:>7} {n:>7} {:>6.2}", n as f64 * 100.0 / blocks as f64);
-        }
+    for b in found.bins.iter().filter(|b| b.extents > 0) {
+        let share = b.blocks as f64 * 100.0 / found.blocks as f64;
+        say!(s, "{:>7} {:>7} {:>7} {:>7} {share:>6.2}", b.from, b.to, b.extents, b.blocks);
     }
     if summary {
-        let average = if extents == 0 { 0.0 } else { blocks as f64 / extents as f64 };
-        say!(s, "total free extents {extents}\ntotal free blocks {blocks}");
-        say!(s, "average free extent size {}", general(average));
+        say!(s, "total free extents {}\ntotal free blocks {}", found.extents, found.blocks);
+        say!(s, "average free extent size {}", general(found.average()));
     }
     Ok(())
 }

@@ -1,13 +1,15 @@
 //! Who owns which block: `blockget` asks the check, `blockuse` answers from what it kept.
 
 use super::names::{self, Names};
-use crate::field;
 use crate::out::{complain, say};
 use crate::session::{Outcome, Session, number};
 use libxfsr::cache::OnDamage;
 use libxfsr::check::{BlockOwner, Survey, survey};
 use libxfsr::error::Severity;
-use libxfsr::format::btree::{RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, owner};
+use libxfsr::format::btree::{
+    BNOBT_MAGIC, CNTBT_MAGIC, FINOBT_MAGIC, INOBT_MAGIC, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAPBT_MAGIC, owner,
+};
+use libxfsr::format::inode::MetaType;
 use libxfsr::inode::Inode;
 use libxfsr::text::{escape, escape_word};
 use libxfsr::units::{AgBlock, AgNumber, FsBlock, Ino};
@@ -223,25 +225,19 @@ fn kind(s: &Session, usage: &Usage, ag: AgNumber, at: AgBlock, owners: &[&BlockO
     // Of a shared block xfs_db names the owner that it meets last.
     let last = owners.iter().filter(|o| !owner::is_special(o.owner)).max_by_key(|o| o.owner).unwrap_or(first);
     let ino = Ino(last.owner);
-    let sb = &s.volume.superblock;
-    let special = |n: u64| n == ino.0;
-    let kind = if last.offset & RMAP_ATTR_FORK != 0 {
-        "attr"
-    } else if special(sb.rbmino.get()) {
-        "rtbitmap"
-    } else if special(sb.rsumino.get()) {
-        "rtsum"
-    } else if [sb.uquotino.get(), sb.gquotino.get(), sb.pquotino.get()].contains(&ino.0) {
-        "quota"
-    } else {
-        match Inode::read(&s.volume, ino, OnDamage::Keep) {
+    let kind = match s.volume.superblock.metadata_kind(ino) {
+        _ if last.offset & RMAP_ATTR_FORK != 0 => "attr",
+        Some(MetaType::RtBitmap) => "rtbitmap",
+        Some(MetaType::RtSummary) => "rtsum",
+        Some(_) => "quota",
+        None => match Inode::read(&s.volume, ino, OnDamage::Keep) {
             Ok(i) if i.core.is_dir() => "dir",
             Ok(i) if i.core.is_symlink() => "symlink",
             Ok(i) if i.core.is_realtime() => "rtdata",
             Ok(_) if owners.len() > 1 => "rldata",
             Ok(_) => "data",
             Err(_) => "unknown",
-        }
+        },
     };
     (kind, Some(ino))
 }
@@ -253,12 +249,12 @@ fn tree(s: &Session, ag: AgNumber, at: AgBlock) -> &'static str {
     if s.volume.data_target().read_at(&mut magic, g.agbno_to_daddr(ag, at).bytes()).is_err() {
         return "unknown";
     }
-    match field::number(&magic, 0, 4) {
-        Some(0x4142_3342) => "btbno",
-        Some(0x4142_3343) => "btcnt",
-        Some(0x524d_4233) => "btrmap",
-        Some(0x4941_4233) => "btino",
-        Some(0x4649_4233) => "btfino",
+    match u32::from_be_bytes(magic) {
+        BNOBT_MAGIC => "btbno",
+        CNTBT_MAGIC => "btcnt",
+        RMAPBT_MAGIC => "btrmap",
+        INOBT_MAGIC => "btino",
+        FINOBT_MAGIC => "btfino",
         _ => "unknown",
     }
 }

@@ -213,9 +213,7 @@ impl<'a> Dir<'a> {
 /// Directories that no entry needs to lead to.
 pub(super) fn roots(volume: &Volume) -> Vec<Ino> {
     let mut roots = vec![volume.geometry.root_ino];
-    if volume.geometry.features.metadir() {
-        roots.push(Ino(volume.superblock.metadirino.get()));
-    }
+    roots.extend(volume.superblock.metadata_root());
     roots
 }
 

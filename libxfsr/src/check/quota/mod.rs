@@ -15,7 +15,7 @@ use crate::control::Control;
 use crate::dir;
 use crate::error::{Corruption, ForkKind, Result, Rule, Severity};
 use crate::format::Context;
-use crate::format::features::Version;
+use crate::format::features::QuotaFlags;
 use crate::format::inode::{Format, MetaType};
 use crate::format::quota::{DiskDquot, DquotSlot, DquotType, SLOT_SIZE, slots_per_block, verify_slot};
 use crate::inode::Inode;
@@ -24,16 +24,6 @@ use crate::volume::Volume;
 use std::collections::HashMap;
 use usage::Used;
 use zerocopy::FromBytes;
-
-/// `sb_qflags`.
-mod flags {
-    pub(super) const ACCOUNTING: [u16; 3] = [0x1, 0x40, 0x8];
-    pub(super) const COUNTED: [u16; 3] = [0x4, 0x100, 0x400];
-    pub(super) const ANY_ACCOUNTING: u16 = 0x49;
-    /// Of v4, where group and project quota shared these two.
-    pub(super) const OLD: u16 = 0x30;
-    pub(super) const ALL: u16 = 0x7ff;
-}
 
 /// Whose quota.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,30 +66,30 @@ impl Kind {
             Self::Project => MetaType::ProjectQuota,
         }
     }
-    fn has(self, qflags: u16, list: [u16; 3]) -> bool {
-        list.get(self as usize).is_some_and(|f| qflags & f != 0)
+    fn accounted(self) -> QuotaFlags {
+        match self {
+            Self::User => QuotaFlags::UQUOTA_ACCT,
+            Self::Group => QuotaFlags::GQUOTA_ACCT,
+            Self::Project => QuotaFlags::PQUOTA_ACCT,
+        }
     }
-    /// Whether the superblock says that usage is accounted and was counted.
-    fn is_counted(self, qflags: u16) -> bool {
-        self.has(qflags, flags::COUNTED)
+    fn counted(self) -> QuotaFlags {
+        match self {
+            Self::User => QuotaFlags::UQUOTA_CHKD,
+            Self::Group => QuotaFlags::GQUOTA_CHKD,
+            Self::Project => QuotaFlags::PQUOTA_CHKD,
+        }
     }
 
     /// The quota file: named by the superblock, or in the metadata directory tree under `/quota`.
     fn inode(self, volume: &Volume) -> Result<Option<Ino>> {
-        let sb = &volume.superblock;
-        if volume.geometry.features.metadir() {
-            let root = Inode::read(volume, Ino(sb.metadirino.get()), OnDamage::Keep)?;
+        if let Some(root) = volume.superblock.metadata_root() {
+            let root = Inode::read(volume, root, OnDamage::Keep)?;
             let Some(quota) = dir::lookup(volume, &root, b"quota")? else { return Ok(None) };
             let quota = Inode::read(volume, quota, OnDamage::Keep)?;
             return dir::lookup(volume, &quota, self.name().as_bytes());
         }
-        let ino = match self {
-            Self::User => sb.uquotino,
-            Self::Group => sb.gquotino,
-            Self::Project => sb.pquotino,
-        };
-        let none = [0, u64::MAX].contains(&ino.get()) || !volume.geometry.features.version.contains(Version::QUOTA);
-        Ok((!none).then(|| Ino(ino.get())))
+        Ok(volume.superblock.metadata_inode(self.metatype()))
     }
 }
 
@@ -115,10 +105,12 @@ pub(super) fn check(
     found: &Findings,
     control: &Control<'_>,
 ) -> Result<()> {
-    let qflags = volume.superblock.qflags.get();
-    if qflags & !flags::ALL != 0 || qflags & flags::OLD != 0 {
+    let qflags = QuotaFlags::from_bits_retain(volume.superblock.qflags.get());
+    // In v4 group and project quota shared two of the flags.
+    let old = QuotaFlags::OQUOTA_ENFD | QuotaFlags::OQUOTA_CHKD;
+    if !(QuotaFlags::all() - old).contains(qflags) {
         let c = Corruption::new("sb", "qflags", Rule::Flags).in_ag(AgNumber(0), None);
-        found.add(c.found(format_args!("{qflags:#x}")).expected("flags of v5 only"));
+        found.add(c.found(format_args!("{:#x}", qflags.bits())).expected("flags of v5 only"));
     }
     // Where an inode may have been overlooked, or its owner cannot be trusted, nothing can be said of sums.
     let complete =
@@ -134,7 +126,7 @@ pub(super) fn check(
             }
         };
         let Some(ino) = ino else {
-            if kind.is_counted(qflags) {
+            if qflags.contains(kind.counted()) {
                 let c = Corruption::new("sb", "qflags", Rule::Mismatch).in_ag(AgNumber(0), None);
                 let c = c.severity(Severity::CrossReference).found(format_args!("{} quota is counted", kind.name()));
                 found.add(c.expected("a quota file"));
@@ -147,8 +139,8 @@ pub(super) fn check(
             continue;
         }
         seen.push(ino);
-        let accounted = kind.has(qflags, flags::ACCOUNTING);
-        let compare = accounted && kind.is_counted(qflags) && complete;
+        let accounted = qflags.contains(kind.accounted());
+        let compare = accounted && qflags.contains(kind.counted()) && complete;
         if accounted && !compare {
             let why = if complete { "not marked as counted" } else { "not all inodes could be read" };
             let why = format_args!("{} quota: {why}", kind.name());

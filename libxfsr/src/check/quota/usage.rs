@@ -1,6 +1,7 @@
 //! What each user, group and project uses, counted over all inodes.
 
-use super::{Kind, flags};
+use super::Kind;
+use crate::format::features::QuotaFlags;
 use crate::format::inode::Dinode;
 use crate::units::Ino;
 use crate::volume::Volume;
@@ -37,8 +38,9 @@ pub(in crate::check) struct Batch(Vec<(u8, u32, Used)>);
 
 impl Usage {
     pub(in crate::check) fn new(volume: &Volume) -> Self {
-        let qflags = volume.superblock.qflags.get();
-        let counted = Kind::ALL.iter().any(|k| k.is_counted(qflags)) && qflags & flags::ANY_ACCOUNTING != 0;
+        let qflags = QuotaFlags::from_bits_retain(volume.superblock.qflags.get());
+        let any = |of: fn(Kind) -> QuotaFlags| Kind::ALL.iter().any(|k| qflags.contains(of(*k)));
+        let counted = any(Kind::counted) && any(Kind::accounted);
         let files = Kind::ALL.iter().filter_map(|k| k.inode(volume).ok().flatten()).collect();
         Self { counted, files, by_kind: Default::default() }
     }

@@ -19,6 +19,7 @@ pub use leaf::{
 };
 pub use short::{ShortDir, ShortEntry, entry_size as short_entry_size, verify_short};
 
+use super::inode::FileKind;
 use super::{BlockType, Context, da};
 use crate::error::{Corruption, Rule, Verdict};
 use crate::geometry::Geometry;
@@ -77,16 +78,34 @@ impl FileType {
     }
     /// Of an inode's mode.
     pub fn from_mode(mode: u16) -> Self {
-        use super::inode::FileKind;
-        match FileKind::from_mode(mode) {
-            Some(FileKind::Regular) => Self::Regular,
-            Some(FileKind::Directory) => Self::Directory,
-            Some(FileKind::CharDevice) => Self::CharDevice,
-            Some(FileKind::BlockDevice) => Self::BlockDevice,
-            Some(FileKind::Fifo) => Self::Fifo,
-            Some(FileKind::Socket) => Self::Socket,
-            Some(FileKind::Symlink) => Self::Symlink,
-            None => Self::Unknown,
+        FileKind::from_mode(mode).map_or(Self::Unknown, Self::from)
+    }
+    /// Its name, as xfs_db's `ls` prints it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Regular => "regular",
+            Self::Directory => "directory",
+            Self::CharDevice => "chardev",
+            Self::BlockDevice => "blkdev",
+            Self::Fifo => "fifo",
+            Self::Socket => "socket",
+            Self::Symlink => "symlink",
+            Self::Whiteout => "whiteout",
+        }
+    }
+}
+
+impl From<FileKind> for FileType {
+    fn from(kind: FileKind) -> Self {
+        match kind {
+            FileKind::Regular => Self::Regular,
+            FileKind::Directory => Self::Directory,
+            FileKind::CharDevice => Self::CharDevice,
+            FileKind::BlockDevice => Self::BlockDevice,
+            FileKind::Fifo => Self::Fifo,
+            FileKind::Socket => Self::Socket,
+            FileKind::Symlink => Self::Symlink,
         }
     }
 }
