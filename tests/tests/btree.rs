@@ -2,6 +2,7 @@
 
 use libxfsr::btree::kinds::{Bmap, Bno, Cnt, Finobt, Inobt, Refcount, Rmap};
 use libxfsr::btree::{self, Cursor, Kind, Lookup, Ptr, Root, Store, query};
+use libxfsr::control::Control;
 use libxfsr::format::btree::{
     ALLOC, AllocRec, BMBT, BmbtKey, BmbtRec, Extent, INO, InobtKey, InobtRec, Layout, REFCOUNT, RMAP, RefcountKey,
     RefcountRec, RmapKey, RmapRec,
@@ -196,7 +197,9 @@ where
 
     let mut findings = Vec::new();
     let mut seen = Vec::new();
-    let report = btree::check::<K, _>(&tree, &mut |_, _| (), &mut |r| seen.push(*r), &mut |c| findings.push(c));
+    let report = btree::check::<K, _>(&tree, &Control::none(), &mut |_, _| (), &mut |r| seen.push(*r), &mut |c| {
+        findings.push(c)
+    });
     let report = report.expect("a readable tree");
     assert!(findings.is_empty(), "{}: {}", K::NAME, findings[0]);
     same("records of the check", &seen, &records);
@@ -331,7 +334,8 @@ fn harmed<K: Sample>(level: usize, node: u16, slot: u16, how: u8) {
     tree.put(at, &bytes);
 
     let mut findings = 0;
-    let report = btree::check::<K, _>(&tree, &mut |_, _| (), &mut |_| (), &mut |_| findings += 1).expect("findings");
+    let report = btree::check::<K, _>(&tree, &Control::none(), &mut |_, _| (), &mut |_| (), &mut |_| findings += 1)
+        .expect("findings");
     assert!(report.incomplete && findings > 0, "{} {how}: {report:?}", K::NAME);
     assert!(report.blocks < total as u64 + 1, "{}: {} of {total} blocks", K::NAME, report.blocks);
     for forward in [true, false] {
@@ -382,7 +386,8 @@ fn bomb<K: Sample>(empty: bool) {
     // Where records do not overlap, a query begins at the last path to its first record, and may end there.
     assert!(n <= 1 && (result.is_err() || !K::OVERLAPPING), "{}: {n} records of a query, {result:?}", K::NAME);
     let mut findings = 0;
-    let report = btree::check::<K, _>(&tree, &mut |_, _| (), &mut |_| (), &mut |_| findings += 1).expect("findings");
+    let report = btree::check::<K, _>(&tree, &Control::none(), &mut |_, _| (), &mut |_| (), &mut |_| findings += 1)
+        .expect("findings");
     assert!(report.incomplete && report.blocks == u64::from(depth) + 1, "{}: {report:?}", K::NAME);
 }
 
@@ -407,7 +412,8 @@ fn a_root_of_impossible_height_is_refused() {
         tree.root = Root::Block { at, levels: wrong };
         assert_eq!(read::<Bno>(&tree, true), (0, true), "{wrong} levels");
         let mut findings = 0;
-        let report = btree::check::<Bno, _>(&tree, &mut |_, _| (), &mut |_| (), &mut |_| findings += 1);
+        let report =
+            btree::check::<Bno, _>(&tree, &Control::none(), &mut |_, _| (), &mut |_| (), &mut |_| findings += 1);
         assert!(report.expect("findings").incomplete && findings > 0, "{wrong} levels");
     }
 }

@@ -2,13 +2,17 @@
 
 use super::{Kind, Node, Ptr, Store, corrupt};
 use crate::cache::OnDamage;
+use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule};
 use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::ops::Range;
 
 /// Leaves below one node that are worth more than one thread.
 const PARALLEL: usize = 32;
+/// Bytes of children of one node that are held at a time.
+const PART: usize = 4 << 20;
 
 /// What an examination saw.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -25,6 +29,7 @@ pub struct Report {
 
 struct Walk<'a, K: Kind, S> {
     store: &'a S,
+    control: &'a Control<'a>,
     seen: HashSet<Ptr>,
     /// For each level: the last block there, and what it said of its right sibling.
     last: Vec<Option<(Ptr, Option<Ptr>)>>,
@@ -42,15 +47,17 @@ struct Walk<'a, K: Kind, S> {
 /// level, seen before) are reported and not followed. A pointer may lead anywhere.
 ///
 /// # Errors
-/// Only what is no finding: I/O errors become findings.
+/// [`Error::Stopped`] when `control`, which is asked before each block, says so. I/O errors become findings.
 pub fn check<K: Kind, S: Store + Sync>(
     store: &S,
+    control: &Control<'_>,
     block: &mut dyn FnMut(Ptr, Option<&Node>),
     record: &mut dyn FnMut(&K::Record),
     found: &mut dyn FnMut(Box<Corruption>),
 ) -> Result<Report> {
     let mut walk = Walk::<K, S> {
         store,
+        control,
         seen: HashSet::new(),
         last: Vec::new(),
         previous: None,
@@ -66,7 +73,7 @@ pub fn check<K: Kind, S: Store + Sync>(
                 walk.enter(at);
                 (walk.block)(at, Some(&root));
             }
-            walk.node(&root, true, false);
+            walk.node(&root, true, false)?;
             for (at, right) in std::mem::take(&mut walk.last).into_iter().flatten() {
                 if let Some(r) = right {
                     walk.tell(corrupt(store, Some(at), "rightsib", Rule::Mismatch).found(r.0).expected("null"));
@@ -126,14 +133,14 @@ impl<K: Kind, S: Store + Sync> Walk<'_, K, S> {
     }
 
     /// Depth is bounded: each call goes down one level from a root whose level was checked.
-    fn node(&mut self, node: &Node, is_root: bool, only_child_of_inode: bool) {
+    fn node(&mut self, node: &Node, is_root: bool, only_child_of_inode: bool) -> Result<()> {
         if let Some(c) = node.damage() {
             let c = self.store.locate(Box::new(c.clone()), node.at());
             let foreign = c.rule.is_foreign();
             self.tell(c);
             if foreign {
                 self.report.incomplete = true;
-                return;
+                return Ok(());
             }
         }
         self.siblings(node);
@@ -145,11 +152,11 @@ impl<K: Kind, S: Store + Sync> Walk<'_, K, S> {
         if is_root && node.level() > 0 && node.at().is_some() && node.len() < 2 {
             self.tell(corrupt(self.store, node.at(), "numrecs", Rule::Count).found(node.len()).expected("at least 2"));
         }
-        if node.level() == 0 {
-            self.leaf(node);
-        } else {
-            self.inner(node);
+        if node.level() > 0 {
+            return self.inner(node);
         }
+        self.leaf(node);
+        Ok(())
     }
 
     fn leaf(&mut self, node: &Node) {
@@ -165,20 +172,35 @@ impl<K: Kind, S: Store + Sync> Walk<'_, K, S> {
         }
     }
 
-    /// Reads and verifies the leaves below a node with all threads: most of the work on a large tree, and none of it depends on
-    /// order. Small nodes are not worth it.
-    fn leaves(&self, node: &Node) -> Vec<Option<Result<Node>>> {
-        if node.level() != 1 || node.len() < PARALLEL {
+    /// Reads and verifies some leaves below a node with all threads: most of the work on a large tree, and none of it depends on
+    /// order. A few are not worth it.
+    fn leaves(&self, node: &Node, some: Range<usize>) -> Vec<Option<Result<Node>>> {
+        if node.level() != 1 || some.len() < PARALLEL {
             return Vec::new();
         }
-        let read = |i| node.pointer(i).map(|p| Node::read_once(self.store, p, 0, OnDamage::Keep));
-        (0..node.len()).into_par_iter().with_min_len(PARALLEL / 2).map(read).collect()
+        let read = |i| {
+            let p = node.pointer(i).filter(|_| self.control.check().is_ok())?;
+            Some(Node::read_once(self.store, p, 0, OnDamage::Keep))
+        };
+        some.into_par_iter().with_min_len(PARALLEL / 2).map(read).collect()
     }
 
-    fn inner(&mut self, node: &Node) {
-        self.store.readahead(&mut (0..node.len()).filter_map(|i| node.pointer(i)));
-        let mut leaves = self.leaves(node);
+    fn inner(&mut self, node: &Node) -> Result<()> {
+        let part = (PART / self.store.block_size().max(1)).max(PARALLEL);
+        let store = self.store;
+        let ahead = |from: usize| {
+            let some = from..from.saturating_add(part).min(node.len());
+            store.readahead(&mut some.filter_map(|i| node.pointer(i)));
+        };
+        ahead(0);
+        let mut leaves = Vec::new();
         for i in 0..node.len() {
+            self.control.check()?;
+            if i.is_multiple_of(part) {
+                let next = i.saturating_add(part);
+                ahead(next);
+                leaves = self.leaves(node, i..next.min(node.len()));
+            }
             let (Some(key), Some(p)) = (node.key::<K>(i), node.pointer(i)) else { break };
             if let Some(before) = i.checked_sub(1).and_then(|j| node.key::<K>(j))
                 && K::compare(&before, &key) != Ordering::Less
@@ -190,7 +212,7 @@ impl<K: Kind, S: Store + Sync> Walk<'_, K, S> {
                 continue;
             }
             let read = || Node::read_once(self.store, p, node.level() - 1, OnDamage::Keep);
-            let child = match leaves.get_mut(i).and_then(Option::take).unwrap_or_else(read) {
+            let child = match leaves.get_mut(i % part).and_then(Option::take).unwrap_or_else(read) {
                 Ok(c) => c,
                 Err(e) => {
                     (self.block)(p, None);
@@ -200,8 +222,9 @@ impl<K: Kind, S: Store + Sync> Walk<'_, K, S> {
             };
             (self.block)(p, Some(&child));
             self.keys(node, i, &key, &child);
-            self.node(&child, false, node.at().is_none() && node.len() == 1);
+            self.node(&child, false, node.at().is_none() && node.len() == 1)?;
         }
+        Ok(())
     }
 
     fn keys(&mut self, node: &Node, i: usize, key: &K::Key, child: &Node) {

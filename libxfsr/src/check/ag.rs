@@ -36,7 +36,7 @@ pub(super) struct AgState {
 struct Ag<'a> {
     volume: &'a Volume,
     ag: AgNumber,
-    found: &'a Findings,
+    found: &'a Findings<'a>,
     observed: Vec<Observed>,
 }
 
@@ -71,6 +71,7 @@ impl Ag<'_> {
         let (observed, found, ag, g) = (&mut self.observed, self.found, self.ag, &self.volume.geometry);
         let report = btree::check::<K, _>(
             &store,
+            found.control(),
             &mut |p, node| {
                 let at = AgBlock(u32::try_from(p.0).unwrap_or(u32::MAX));
                 if g.is_valid_agbno(ag, at) {
@@ -82,6 +83,7 @@ impl Ag<'_> {
             &mut |r| records.push(*r),
             &mut |c| found.add(c),
         );
+        let report = report.map_err(|e| found.add_error(e, || self.bad(K::NAME, "root", Rule::Unreadable)));
         (records, report.ok())
     }
 
@@ -347,7 +349,7 @@ impl Ag<'_> {
     }
 }
 
-pub(super) fn check(volume: &Volume, ag: AgNumber, found: &Findings) -> AgState {
+pub(super) fn check(volume: &Volume, ag: AgNumber, found: &Findings<'_>) -> AgState {
     let g = &volume.geometry;
     let mut a = Ag { volume, ag, found, observed: Vec::new() };
     a.observed.push(Observed { start: 0, count: g.header_blocks(), owner: owner::FS, offset: 0 });

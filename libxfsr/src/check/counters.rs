@@ -6,7 +6,7 @@ use crate::error::{Corruption, Rule, Severity};
 use crate::units::AgNumber;
 use crate::volume::Volume;
 
-pub(super) fn check(volume: &Volume, ags: &[AgState], found: &Findings) {
+pub(super) fn check(volume: &Volume, ags: &[AgState], found: &Findings<'_>) {
     let (mut count, mut free, mut blocks) = (0u64, 0u64, 0u64);
     for a in ags {
         let (Some(agf), Some(agi)) = (&a.agf, &a.agi) else {

@@ -2,14 +2,23 @@
 
 use super::{MAX_FINDINGS, NotChecked, OwnerOf, Totals};
 use crate::cache::BlockRead;
+use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule, Severity};
 use crate::units::{Ino, Lsn};
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Records between two looks at whether to go on.
+const PATIENCE: usize = 4096;
 
 /// What was found so far. Every finding is counted; of more than [`MAX_FINDINGS`] the worse ones are kept.
-#[derive(Debug, Default)]
-pub(crate) struct Findings {
+///
+/// Also knows whether the caller wants the check to end, as it is at hand in each loop. Once that was said, parts end as they like
+/// and may add nonsense: [`Findings::go_on`] has to be asked before anything is made of it.
+#[derive(Debug)]
+pub(crate) struct Findings<'a> {
+    control: &'a Control<'a>,
+    stopped: AtomicBool,
     /// By severity, the least first.
     kept: Mutex<[Vec<Corruption>; Severity::ALL.len()]>,
     totals: [AtomicU64; Severity::ALL.len()],
@@ -19,7 +28,38 @@ pub(crate) struct Findings {
     pub(super) head: Option<Lsn>,
 }
 
-impl Findings {
+impl<'a> Findings<'a> {
+    pub(crate) fn new(control: &'a Control<'a>) -> Self {
+        Self {
+            control,
+            stopped: AtomicBool::new(false),
+            kept: Mutex::default(),
+            totals: Default::default(),
+            not_checked: Mutex::default(),
+            not_applicable: Mutex::default(),
+            head: None,
+        }
+    }
+    /// Who is asked whether to go on.
+    pub(crate) fn control(&self) -> &'a Control<'a> {
+        self.control
+    }
+    /// Whether the check shall end.
+    pub(crate) fn stopped(&self) -> bool {
+        if !self.stopped.load(Ordering::Relaxed) && self.control.check().is_err() {
+            self.stopped.store(true, Ordering::Relaxed);
+        }
+        self.stopped.load(Ordering::Relaxed)
+    }
+    /// [`Error::Stopped`] where the check shall end.
+    pub(crate) fn go_on(&self) -> Result<()> {
+        if self.stopped() { Err(Error::Stopped) } else { Ok(()) }
+    }
+    /// These records, until the check shall end.
+    pub(crate) fn until_stopped<T>(&self, records: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+        let going = |(i, _): &(usize, T)| !i.is_multiple_of(PATIENCE) || !self.stopped();
+        records.enumerate().take_while(going).map(|(_, r)| r)
+    }
     #[allow(clippy::boxed_local, reason = "corruptions are boxed from birth")]
     pub(crate) fn add(&self, c: Box<Corruption>) {
         let at = c.severity as usize;
@@ -93,6 +133,7 @@ impl Findings {
     pub(crate) fn add_error(&self, e: Error, otherwise: impl FnOnce() -> Box<Corruption>) {
         match e {
             Error::Corrupt(c) => self.add(c),
+            Error::Stopped => self.stopped.store(true, Ordering::Relaxed),
             e => {
                 let severity = e.severity();
                 self.add(otherwise().found(e).severity(severity));
@@ -123,15 +164,18 @@ impl Findings {
 mod tests {
     use super::Findings;
     use crate::check::{MAX_FINDINGS, Outcome, Verdict};
+    use crate::control::Control;
     use crate::error::{Corruption, Error, Rule, Severity};
 
-    fn outcome(found: &Findings) -> Outcome {
+    const NEVER: Control<'static> = Control::none();
+
+    fn outcome(found: &Findings<'_>) -> Outcome {
         Outcome { totals: found.totals(), findings: found.take(), ..Outcome::default() }
     }
 
     #[test]
     fn damage_behind_a_flood_of_warnings_is_counted_and_kept() {
-        let found = Findings::default();
+        let found = Findings::new(&NEVER);
         for _ in 0..MAX_FINDINGS + 7 {
             found.add(Corruption::new("agi", "unlinked", Rule::Extra).severity(Severity::Warning));
         }
@@ -157,10 +201,10 @@ mod tests {
     fn a_device_that_fails_is_no_damage_and_one_that_ends_is() {
         let error = |kind: std::io::ErrorKind| crate::target::io_error("read", "disk", 0, 512, kind);
         let bad = || Corruption::new("agf", "block", Rule::Unreadable);
-        let found = Findings::default();
+        let found = Findings::new(&NEVER);
         found.add_error(error(std::io::ErrorKind::Other), bad);
         assert_eq!(outcome(&found).verdict(), Verdict::Incomplete);
-        let found = Findings::default();
+        let found = Findings::new(&NEVER);
         found.add_error(error(std::io::ErrorKind::UnexpectedEof), bad);
         assert_eq!(outcome(&found).verdict(), Verdict::Damaged);
         found.add_error(Error::Corrupt(bad()), bad);

@@ -4,8 +4,8 @@ use super::Findings;
 use super::owners::{Batch, Observed};
 use super::realtime::RtExtent;
 use crate::btree::kinds::{Bmap, Refcount, Rmap};
-use crate::btree::{self, Node, Ptr};
-use crate::error::{Corruption, ForkKind, Rule};
+use crate::btree::{self, Node, Ptr, Report};
+use crate::error::{Corruption, ForkKind, Result, Rule};
 use crate::format::btree::{Extent, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_UNWRITTEN};
 use crate::format::inode::{Dinode, Format, extents_in_fork, fork_bytes};
 use crate::inode::fork::{ForkStore, MetaTree};
@@ -14,7 +14,7 @@ use crate::volume::Volume;
 
 struct Fork<'a> {
     volume: &'a Volume,
-    found: &'a Findings,
+    found: &'a Findings<'a>,
     ino: Ino,
     kind: ForkKind,
     core: &'a Dinode,
@@ -80,7 +80,7 @@ impl Fork<'_> {
 /// Checks a realtime group's tree and notes its blocks; its records are looked at with the group. True where all of it was read.
 fn metadata_tree(
     volume: &Volume,
-    found: &Findings,
+    found: &Findings<'_>,
     ino: Ino,
     inode: &[u8],
     tree: MetaTree,
@@ -98,16 +98,21 @@ fn metadata_tree(
     };
     let mut tell = |c| found.add(c);
     let report = match tree {
-        MetaTree::Rmap => btree::check::<Rmap, _>(&store, &mut block, &mut |_| {}, &mut tell),
-        MetaTree::Refcount => btree::check::<Refcount, _>(&store, &mut block, &mut |_| {}, &mut tell),
+        MetaTree::Rmap => btree::check::<Rmap, _>(&store, found.control(), &mut block, &mut |_| {}, &mut tell),
+        MetaTree::Refcount => btree::check::<Refcount, _>(&store, found.control(), &mut block, &mut |_| {}, &mut tell),
     };
-    report.is_ok_and(|r| !r.incomplete)
+    whole(report, found, || Corruption::new("bmap", "root", Rule::Unreadable).in_inode(ino))
+}
+
+/// Whether all of a tree was read.
+fn whole(report: Result<Report>, found: &Findings<'_>, bad: impl FnOnce() -> Box<Corruption>) -> bool {
+    report.map_err(|e| found.add_error(e, bad)).is_ok_and(|r| !r.incomplete)
 }
 
 /// Checks both extent maps and the counts that the core has of them; returns how many blocks of the realtime device are mapped.
 pub(super) fn check(
     volume: &Volume,
-    found: &Findings,
+    found: &Findings<'_>,
     ino: Ino,
     inode: &[u8],
     core: &Dinode,
@@ -133,6 +138,7 @@ pub(super) fn check(
                 let mut own = Vec::new();
                 let report = btree::check::<Bmap, _>(
                     &store,
+                    found.control(),
                     &mut |p, node| {
                         let (ag, start) = volume.geometry.split(FsBlock(p.0));
                         let bad = || Corruption::new("bmbt", "lsn", Rule::Lsn).in_inode(ino).in_ag(ag, Some(start));
@@ -147,7 +153,7 @@ pub(super) fn check(
                 tree = own.len() as u64;
                 fork.blocks += tree;
                 own.into_iter().for_each(|(ag, o)| batch.own(ag, o));
-                complete &= report.is_ok_and(|r| !r.incomplete);
+                complete &= whole(report, found, || fork.bad("root", Rule::Unreadable, None));
             }
             Some(Format::MetaBtree) => match MetaTree::of(core) {
                 Some(tree) => {

@@ -203,7 +203,7 @@ const GROUP: usize = 32;
 /// The pass over all inodes.
 pub(super) struct Scan<'a> {
     pub volume: &'a Volume,
-    pub found: &'a Findings,
+    pub found: &'a Findings<'a>,
     pub owners: &'a Owners<'a>,
     pub table: &'a Table<'a>,
     pub usage: &'a quota::Usage,
@@ -218,13 +218,14 @@ impl Scan<'_> {
         let done = AtomicU64::new(0);
         // Some chunks at a time: one request for what is read next, and lists of owners are handed over in batches.
         chunks.par_chunks(GROUP).enumerate().try_for_each(|(i, group)| {
-            self.control.check()?;
+            self.found.go_on()?;
             // With the group behind, which is most likely this thread's next: it is on its way while this one is worked on.
             let ahead = chunks.get(i * GROUP..).unwrap_or(group);
             self.readahead(ahead.get(..2 * GROUP).unwrap_or(ahead));
             let mut batch = Batch::new(self.owners);
             let mut bytes = vec![0; 64 * self.volume.geometry.inode_size as usize];
             for (ag, r) in group {
+                self.found.go_on()?;
                 self.chunk(*ag, r, &mut bytes, &mut batch);
             }
             self.usage.add(std::mem::take(&mut batch.used));

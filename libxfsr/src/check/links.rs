@@ -12,14 +12,14 @@ use rayon::prelude::*;
 use std::collections::HashSet;
 
 /// Walks the AGIs' lists of inodes that are unlinked and were still open.
-pub(super) fn unlinked(volume: &Volume, table: &Table<'_>, ags: &[AgState], found: &Findings) {
+pub(super) fn unlinked(volume: &Volume, table: &Table<'_>, ags: &[AgState], found: &Findings<'_>) {
     let g = &volume.geometry;
     ags.par_iter().for_each(|state| {
         let Some(agi) = &state.agi else { return };
         let mut seen = HashSet::new();
         for (bucket, head) in agi.unlinked.iter().enumerate() {
             let mut next = head.get();
-            while next != NULL_AGINO {
+            while next != NULL_AGINO && !found.stopped() {
                 let ino = g.join_ino(state.ag, AgIno(next));
                 let bad = |rule| Corruption::new("agi", "unlinked", rule).in_ag(state.ag, None).in_inode(ino);
                 if next as usize % agi.unlinked.len() != bucket {
@@ -58,7 +58,7 @@ pub(super) fn unlinked(volume: &Volume, table: &Table<'_>, ags: &[AgState], foun
 }
 
 /// Compares link counts with the entries that were seen.
-pub(super) fn check(volume: &Volume, table: &Table<'_>, found: &Findings) {
+pub(super) fn check(volume: &Volume, table: &Table<'_>, found: &Findings<'_>) {
     // No directory needs to lead to these.
     for (_, ino) in volume.superblock.metadata_inodes() {
         match table.slot(ino).filter(|s| table.is_used(*s)) {
@@ -72,7 +72,7 @@ pub(super) fn check(volume: &Volume, table: &Table<'_>, found: &Findings) {
         }
     }
     let roots = super::directory::roots(volume);
-    for (ino, slot) in table.used() {
+    for (ino, slot) in found.until_stopped(table.used()) {
         if table.kind(slot).is_none() {
             continue;
         }

@@ -71,7 +71,7 @@ fn expected(path: &str, groups: u32) -> Option<MetaType> {
 
 struct Walk<'a> {
     volume: &'a Volume,
-    found: &'a Findings,
+    found: &'a Findings<'a>,
     files: Files,
     seen: BTreeSet<Ino>,
 }
@@ -97,12 +97,12 @@ impl Walk<'_> {
             {
                 entries.push((e.name.to_vec(), e.ino));
             }
-            ControlFlow::Continue(())
+            if self.found.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         if end.is_err() {
             return;
         }
-        for (name, child) in entries {
+        for (name, child) in self.found.until_stopped(entries.into_iter()) {
             let name = String::from_utf8_lossy(&name).into_owned();
             let below = if path.is_empty() { name } else { format!("{path}/{name}") };
             match expected(&below, self.volume.geometry.rt_groups) {
@@ -157,7 +157,7 @@ impl Walk<'_> {
 }
 
 /// Walks the tree and says what does not belong there, what is missing, and which metadata files it does not lead to.
-pub(super) fn check(volume: &Volume, table: &Table<'_>, found: &Findings) -> Files {
+pub(super) fn check(volume: &Volume, table: &Table<'_>, found: &Findings<'_>) -> Files {
     let Some(root) = volume.superblock.metadata_root() else { return Files::default() };
     let mut walk = Walk { volume, found, files: Files::default(), seen: BTreeSet::new() };
     walk.directory(root, "");

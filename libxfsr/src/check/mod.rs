@@ -226,11 +226,11 @@ pub fn survey(volume: &Volume, control: &Control<'_>) -> Result<Survey> {
 }
 
 fn run(volume: &Volume, control: &Control<'_>, keep: Option<&mut Vec<Vec<BlockOwner>>>) -> Result<Outcome> {
-    let mut found = Findings::default();
+    let mut found = Findings::new(control);
     let mut outcome = Outcome::default();
     control.begin("superblocks and log");
     let state = log_state(volume);
-    superblock::check(volume, matches!(state, Ok(LogState::Dirty { .. })), &found, control)?;
+    superblock::check(volume, matches!(state, Ok(LogState::Dirty { .. })), &found)?;
     features(volume, matches!(state, Ok(LogState::Dirty { .. })), &found);
     match state {
         Ok(LogState::Dirty { .. }) => {
@@ -278,7 +278,7 @@ fn run(volume: &Volume, control: &Control<'_>, keep: Option<&mut Vec<Vec<BlockOw
 }
 
 /// Features that this library does not know and that do not forbid reading.
-fn features(volume: &Volume, dirty: bool, found: &Findings) {
+fn features(volume: &Volume, dirty: bool, found: &Findings<'_>) {
     let f = &volume.geometry.features;
     let unknown = f.ro_compat.difference(RoCompat::all()).bits();
     if unknown != 0 {
@@ -329,7 +329,7 @@ fn cause(c: &Corruption) -> (bool, u8) {
 fn everything(
     volume: &Volume,
     control: &Control<'_>,
-    found: &Findings,
+    found: &Findings<'_>,
     keep: Option<&mut Vec<Vec<BlockOwner>>>,
 ) -> Result<Counts> {
     let g = &volume.geometry;
@@ -340,8 +340,9 @@ fn everything(
     let ags: Vec<ag::AgState> = groups
         .par_iter()
         .map(|&ag| {
-            control.check()?;
+            found.go_on()?;
             let state = ag::check(volume, ag, found);
+            found.go_on()?;
             let done = ags_done.fetch_add(1, Ordering::Relaxed) + 1;
             control.tell("allocation groups", done, Some(groups.len() as u64));
             Ok(state)
@@ -368,7 +369,7 @@ fn everything(
     let dirs = directory::Pass { volume, found, table: &table, control };
     counts.entries = dirs.run()?;
     control.begin("links");
-    let apart = Findings::default();
+    let apart = Findings::new(control);
     let compared = if failed() {
         found.skip("links, parent pointers, owners of blocks, realtime section and counters", unread);
         &apart
@@ -377,8 +378,8 @@ fn everything(
     };
     let metadata = metadir::check(volume, &table, compared);
     links::check(volume, &table, compared);
-    control.check()?;
-    parents::check(volume, &table, compared, control)?;
+    compared.go_on()?;
+    parents::check(volume, &table, compared)?;
     control.begin("owners of blocks");
     let all = owners.check(volume, &table, &ags, compared, keep.is_some());
     if let Some(keep) = keep {
@@ -389,6 +390,9 @@ fn everything(
     table.count(&mut counts);
     counts.extents = owners.extents();
     counts.free_blocks = ags.iter().map(|a| a.free_blocks).sum();
-    paths::fill(volume, &table, found, control)?;
+    compared.go_on()?;
+    paths::fill(volume, &table, found)?;
+    // Whatever part was left early, what was made of it is not returned.
+    found.go_on()?;
     Ok(counts)
 }

@@ -209,16 +209,19 @@ impl<'a> Owners<'a> {
         volume: &Volume,
         table: &Table<'_>,
         ags: &[AgState],
-        found: &Findings,
+        found: &Findings<'_>,
         keep: bool,
     ) -> Vec<Vec<BlockOwner>> {
         let one = |(state, owned): (&AgState, &Owned<'_>)| {
+            if found.stopped() {
+                return Vec::new();
+            }
             let list = owned.sorted();
             let kept = if keep { list.all().map(BlockOwner::from).collect() } else { Vec::new() };
-            exclusive(volume, state.ag, list.all(), found);
+            exclusive(volume, state.ag, found.until_stopped(list.all()), found);
             if volume.geometry.features.reflink() {
-                let shared = shared_runs(list.owners().filter(Observed::is_file_data));
-                reflink_flags(state.ag, table, &shared, list.owners(), found);
+                let shared = shared_runs(found.until_stopped(list.owners().filter(Observed::is_file_data)));
+                reflink_flags(state.ag, table, &shared, found.until_stopped(list.owners()), found);
                 if state.refcounts_complete {
                     reference_counts(state, &shared, found);
                 }
@@ -232,7 +235,7 @@ impl<'a> Owners<'a> {
     }
 }
 
-fn exclusive(volume: &Volume, ag: AgNumber, list: impl Iterator<Item = Observed>, found: &Findings) {
+fn exclusive(volume: &Volume, ag: AgNumber, list: impl Iterator<Item = Observed>, found: &Findings<'_>) {
     let reflink = volume.geometry.features.reflink();
     let at = |block: u64| Some(AgBlock(u32::try_from(block).unwrap_or(u32::MAX)));
     let gap = |from: u64, to: u64| {
@@ -273,7 +276,7 @@ fn reflink_flags(
     table: &Table<'_>,
     shared: &[(u32, u32, u32)],
     list: impl Iterator<Item = Observed>,
-    found: &Findings,
+    found: &Findings<'_>,
 ) {
     let mut told = HashSet::new();
     let mut shared = shared.iter().peekable();
@@ -296,7 +299,7 @@ fn reflink_flags(
     }
 }
 
-fn reference_counts(state: &AgState, expected: &[(u32, u32, u32)], found: &Findings) {
+fn reference_counts(state: &AgState, expected: &[(u32, u32, u32)], found: &Findings<'_>) {
     let mut stored: Vec<(u32, u32, u32)> = Vec::new();
     for r in state.refcounts.iter().filter(|r| r.startblock.get() & REFCOUNT_COW == 0) {
         let (start, count, refs) = (r.startblock.get(), r.blockcount.get(), r.refcount.get());
@@ -347,7 +350,7 @@ pub(super) fn difference<T: Ord>(
 }
 
 /// Compares what is left once everything that agrees exactly is taken away from both sides.
-fn reverse_mappings(ag: AgNumber, (seen, stored): (Vec<Observed>, Vec<Observed>), found: &Findings) {
+fn reverse_mappings(ag: AgNumber, (seen, stored): (Vec<Observed>, Vec<Observed>), found: &Findings<'_>) {
     let tuple = |o: Observed| (o.start, o.count, o.owner, o.offset);
     let expected: Vec<_> = normalise(seen).into_iter().map(tuple).collect();
     let stored: Vec<_> = normalise(stored).into_iter().map(tuple).collect();

@@ -7,7 +7,6 @@
 use super::Findings;
 use super::inodes::{Flag, Table};
 use crate::cache::OnDamage;
-use crate::control::Control;
 use crate::error::{Corruption, Error, ForkKind, Result, Rule, Severity};
 use crate::format::attr::{AttrFlags, ParentRec};
 use crate::format::dir::FileType;
@@ -97,7 +96,7 @@ fn bad(ino: Ino, rule: Rule) -> Box<Corruption> {
 ///
 /// # Errors
 /// Only when the caller's control says stop.
-pub(super) fn check(volume: &Volume, table: &Table<'_>, found: &Findings, control: &Control<'_>) -> Result<()> {
+pub(super) fn check(volume: &Volume, table: &Table<'_>, found: &Findings<'_>) -> Result<()> {
     if !table.pointers.are_kept() {
         return Ok(());
     }
@@ -110,19 +109,19 @@ pub(super) fn check(volume: &Volume, table: &Table<'_>, found: &Findings, contro
     for ino in differing {
         found.add(bad(ino, Rule::Mismatch).found("parent pointers that are not those of its directory entries"));
     }
-    Resolve { volume, table, found, control }.run(&first)
+    Resolve { volume, table, found }.run(&first)
 }
 
 struct Resolve<'a> {
     volume: &'a Volume,
     table: &'a Table<'a>,
-    found: &'a Findings,
-    control: &'a Control<'a>,
+    found: &'a Findings<'a>,
 }
 
 impl Resolve<'_> {
     fn run(&self, inodes: &[Ino]) -> Result<()> {
         let read = |ino: &Ino| {
+            self.found.go_on().ok()?;
             let prints = self.prints(*ino).ok()?;
             Some((ino.0, Suspect { ino: *ino, prints }))
         };
@@ -130,12 +129,12 @@ impl Resolve<'_> {
         let is_dir = |s: &usize| self.table.kind(*s) == Some(FileType::Directory);
         let dirs: Vec<Ino> = self.table.used().filter(|(_, s)| is_dir(s)).map(|(i, _)| i).collect();
         dirs.par_iter().try_for_each(|ino| {
-            self.control.check()?;
+            self.found.go_on()?;
             self.entries(*ino, &suspects);
             Ok::<(), Error>(())
         })?;
         suspects.par_iter().for_each(|(_, s)| self.left(s));
-        Ok(())
+        self.found.go_on()
     }
 
     fn each_pointer(&self, ino: Ino, each: &mut dyn FnMut(u64, &attr::Attr, Ino, u32)) -> Result<()> {
@@ -180,14 +179,14 @@ impl Resolve<'_> {
                     "a pointer to the entry {name} of directory {parent} (generation {generation})"
                 )));
             }
-            ControlFlow::Continue(())
+            if self.found.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
     }
 
     /// Tells of pointers without an entry.
     fn left(&self, s: &Suspect) {
         let mut left: Vec<u64> = s.prints.iter().filter(|p| !p.1.load(Ordering::Relaxed)).map(|p| p.0).collect();
-        if left.is_empty() {
+        if left.is_empty() || self.found.stopped() {
             return;
         }
         // Read well a moment ago.

@@ -6,7 +6,6 @@
 use super::Findings;
 use super::inodes::Table;
 use crate::cache::OnDamage;
-use crate::control::Control;
 use crate::dir;
 use crate::error::Result;
 use crate::inode::Inode;
@@ -27,6 +26,7 @@ const MAX_ENTRIES: u64 = 4_000_000;
 struct Paths<'a> {
     volume: &'a Volume,
     table: &'a Table<'a>,
+    found: &'a Findings<'a>,
     /// Per inode: a directory and the name there.
     names: HashMap<Ino, (Ino, Vec<u8>)>,
     entries: u64,
@@ -36,15 +36,15 @@ struct Paths<'a> {
 ///
 /// # Errors
 /// Only when the caller's control says stop.
-pub(super) fn fill(volume: &Volume, table: &Table<'_>, found: &Findings, control: &Control<'_>) -> Result<()> {
+pub(super) fn fill(volume: &Volume, table: &Table<'_>, found: &Findings<'_>) -> Result<()> {
     let mut all: BTreeSet<Ino> = BTreeSet::new();
     found.change(|kept| all.extend(kept.filter_map(|c| c.at.ino)));
     let wanted: Vec<Ino> = all.into_iter().take(MAX_INODES).collect();
     if wanted.is_empty() {
         return Ok(());
     }
-    let mut paths = Paths { volume, table, names: HashMap::new(), entries: 0 };
-    paths.find_names(&wanted, control)?;
+    let mut paths = Paths { volume, table, found, names: HashMap::new(), entries: 0 };
+    paths.find_names(&wanted)?;
     let known: HashMap<Ino, Vec<u8>> = wanted.iter().filter_map(|i| Some((*i, paths.path(*i)?))).collect();
     found.change(|kept| kept.for_each(|c| c.at.path = c.at.ino.and_then(|i| known.get(&i)).cloned()));
     Ok(())
@@ -57,7 +57,7 @@ impl Paths<'_> {
     }
 
     /// Goes up from all inodes at once, so that a directory is read once for all that lie in it.
-    fn find_names(&mut self, wanted: &[Ino], control: &Control<'_>) -> Result<()> {
+    fn find_names(&mut self, wanted: &[Ino]) -> Result<()> {
         let mut level: BTreeSet<Ino> = wanted.iter().copied().collect();
         let mut done: HashSet<Ino> = HashSet::new();
         for _ in 0..MAX_DEPTH {
@@ -75,7 +75,7 @@ impl Paths<'_> {
                 break;
             }
             for (parent, children) in by_parent {
-                control.check()?;
+                self.found.go_on()?;
                 self.scan(parent, children);
             }
         }
@@ -94,7 +94,7 @@ impl Paths<'_> {
             {
                 self.names.insert(e.ino, (parent, e.name.to_vec()));
             }
-            if children.is_empty() || self.entries > MAX_ENTRIES {
+            if children.is_empty() || self.entries > MAX_ENTRIES || self.found.stopped() {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())

@@ -2,7 +2,6 @@
 
 use super::Findings;
 use crate::cache::OnDamage;
-use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule, Severity};
 use crate::format::features::Version;
 use crate::format::superblock::{SUPERBLOCK, Superblock};
@@ -56,7 +55,7 @@ const FIELDS: &[(&str, usize, Copied)] = fields!(
 ///
 /// # Errors
 /// Only when the caller's control says stop.
-pub(super) fn check(volume: &Volume, dirty: bool, found: &Findings, control: &Control<'_>) -> Result<()> {
+pub(super) fn check(volume: &Volume, dirty: bool, found: &Findings<'_>) -> Result<()> {
     if volume.superblock_from != AgNumber(0) {
         let c = Corruption::new("sb", "primary", Rule::Unreadable).in_ag(AgNumber(0), None);
         found.add(c.found(format_args!("unusable; the copy in AG {} was taken", volume.superblock_from)));
@@ -65,8 +64,8 @@ pub(super) fn check(volume: &Volume, dirty: bool, found: &Findings, control: &Co
         found.add(c);
     }
     for ag in volume.ags() {
-        control.check()?;
-        let copies = Findings::default();
+        found.go_on()?;
+        let copies = Findings::new(found.control());
         one(volume, ag, if ag == AgNumber(0) { found } else { &copies });
         for c in copies.take() {
             let early = dirty && c.severity >= Severity::CrossReference;
@@ -76,7 +75,7 @@ pub(super) fn check(volume: &Volume, dirty: bool, found: &Findings, control: &Co
     Ok(())
 }
 
-fn one(volume: &Volume, ag: AgNumber, found: &Findings) {
+fn one(volume: &Volume, ag: AgNumber, found: &Findings<'_>) {
     let block = match volume.ag_header(ag, 0, &SUPERBLOCK, OnDamage::Keep) {
         Ok(b) => b,
         Err(e) => return found.add_error(e, || Corruption::new("sb", "block", Rule::Unreadable).in_ag(ag, None)),
@@ -114,7 +113,7 @@ fn show(field: &str, bytes: &[u8]) -> String {
     }
 }
 
-fn secondary(volume: &Volume, ag: AgNumber, sb: &Superblock, found: &Findings) {
+fn secondary(volume: &Volume, ag: AgNumber, sb: &Superblock, found: &Findings<'_>) {
     if sb.rblocks.get() == 0 && sb.frextents.get() != 0 {
         let c = Corruption::new("sb", "frextents", Rule::Range).in_ag(ag, None);
         found.add(c.found(sb.frextents).expected("0 without a realtime section"));
@@ -144,7 +143,7 @@ fn secondary(volume: &Volume, ag: AgNumber, sb: &Superblock, found: &Findings) {
     }
 }
 
-fn primary(volume: &Volume, sb: &Superblock, found: &Findings) {
+fn primary(volume: &Volume, sb: &Superblock, found: &Findings<'_>) {
     let g = &volume.geometry;
     let bad = |field, f: &dyn std::fmt::Display, e: &str| {
         found.add(Corruption::new("sb", field, Rule::Range).in_ag(AgNumber(0), None).found(f).expected(e));

@@ -17,7 +17,7 @@ use crate::volume::Volume;
 
 struct Attrs<'a> {
     volume: &'a Volume,
-    found: &'a Findings,
+    found: &'a Findings<'a>,
     table: &'a Table<'a>,
     slot: usize,
     inode: &'a Inode,
@@ -26,7 +26,8 @@ struct Attrs<'a> {
 impl Owner for Attrs<'_> {
     const LEAF: u16 = LEAF_MAGIC;
     fn read(&self, at: u64) -> Option<BlockRead> {
-        let read = attr::block(self.volume, self.inode, FileBlock(at), &ATTR_ANY, OnDamage::Keep);
+        let read = self.found.go_on();
+        let read = read.and_then(|()| attr::block(self.volume, self.inode, FileBlock(at), &ATTR_ANY, OnDamage::Keep));
         self.found.usable(read, Some((owner_of, self.inode.ino)), &|field, rule| self.bad(field, rule, at))
     }
     fn bad(&self, field: &'static str, rule: Rule, at: u64) -> Box<Corruption> {
@@ -88,7 +89,7 @@ impl Owner for Attrs<'_> {
 /// Checks attributes, and the target of a symbolic link.
 pub(super) fn check(
     volume: &Volume,
-    found: &Findings,
+    found: &Findings<'_>,
     table: &Table<'_>,
     slot: usize,
     ino: Ino,
@@ -135,7 +136,7 @@ pub(super) fn check(
 }
 
 /// Compares the LSNs of a link's blocks, which are sound else, with the log.
-fn link_lsns(volume: &Volume, found: &Findings, inode: &Inode) {
+fn link_lsns(volume: &Volume, found: &Findings<'_>, inode: &Inode) {
     // One that lies in the inode has none.
     for e in inode.extents(volume, ForkKind::Data).unwrap_or_default() {
         if let Ok(block) = volume.block(FsBlock(e.start), &SYMLINK, OnDamage::Keep) {

@@ -262,14 +262,12 @@ impl Geometry {
         if self.rt_groups > 0 {
             let (group, block) = (start.0 >> self.rt_group_log, start.0 & ((1u64 << self.rt_group_log) - 1));
             let group_blocks = u64::from(self.rt_group_extents) * u64::from(self.rt_extent_size);
-            let len = if group + 1 == u64::from(self.rt_groups) {
-                self.rt_blocks.saturating_sub(group.saturating_mul(group_blocks)).min(group_blocks)
-            } else {
-                group_blocks
-            };
-            return group < u64::from(self.rt_groups)
-                && count > 0
-                && block.checked_add(count).is_some_and(|e| e <= len);
+            if group >= u64::from(self.rt_groups) {
+                return false;
+            }
+            // Only the last group is shorter.
+            let len = self.rt_blocks.saturating_sub(group.saturating_mul(group_blocks)).min(group_blocks);
+            return count > 0 && block.checked_add(count).is_some_and(|e| e <= len);
         }
         count > 0 && start.0.checked_add(count).is_some_and(|e| e <= self.rt_blocks)
     }

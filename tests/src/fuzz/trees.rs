@@ -4,6 +4,7 @@ use super::{Input, blocks::tree_stamps};
 use crate::tree::MemoryTree;
 use libxfsr::btree::kinds::{Bmap, Bno, Cnt, Finobt, Inobt, Refcount, Rmap};
 use libxfsr::btree::{self, Cursor, Kind, Lookup, Ptr, Root};
+use libxfsr::control::Control;
 use libxfsr::format::btree::{ALLOC, BMBT, INO, Layout, REFCOUNT, RMAP};
 use std::ops::ControlFlow;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
@@ -70,7 +71,8 @@ fn tree<K: Kind>(input: &Input<'_>, stamp: usize, layout: Layout) {
     }
     tree.root = Root::Block { at: Ptr(FIRST), levels: level.saturating_add(1) };
     let inside = |what: &str, n: u64| assert!(n <= (BLOCKS * size) as u64, "{what}: {n} from {BLOCKS} blocks");
-    let report = btree::check::<K, _>(&tree, &mut |_, _| {}, &mut |_| {}, &mut |_| {}).expect("findings, not errors");
+    let report = btree::check::<K, _>(&tree, &Control::none(), &mut |_, _| {}, &mut |_| {}, &mut |_| {})
+        .expect("findings, not errors");
     inside("blocks and records", report.blocks + report.records);
     for last in [false, true] {
         let cursor = if last { Cursor::<K, _>::last(&tree) } else { Cursor::<K, _>::first(&tree) };

@@ -2,6 +2,7 @@
 
 use crate::out::{complain, say};
 use crate::session::{Outcome, Session};
+use libxfsr::control::Control;
 use libxfsr::error::ForkKind;
 use libxfsr::format::inode::{Dinode, MetaType};
 use libxfsr::inode::{fork, scan};
@@ -9,6 +10,9 @@ use libxfsr::spaceman::FragCounter;
 use libxfsr::text::escape;
 use libxfsr::units::Ino;
 use std::ops::ControlFlow;
+
+/// Extents between two looks at whether to go on.
+const PATIENCE: u64 = 128;
 
 /// What to count; nothing named means everything.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -54,8 +58,8 @@ pub(crate) fn frag(s: &mut Session, a: &[String]) -> Outcome {
     }
     let mut total = FragCounter::default();
     let mut failed = 0u64;
-    let mut each = |seen: scan::Seen<'_>| {
-        let counted = seen.and_then(|(ino, bytes)| count(s, w, ino, bytes));
+    let mut each = |seen: scan::Seen<'_>, control: &Control<'_>| {
+        let counted = seen.and_then(|(ino, bytes)| count(s, control, w, ino, bytes));
         match counted {
             Ok(Some((ino, c))) => {
                 if verbose {
@@ -65,6 +69,7 @@ pub(crate) fn frag(s: &mut Session, a: &[String]) -> Outcome {
                 total.ideal += c.ideal;
             }
             Ok(None) => {}
+            Err(libxfsr::Error::Stopped) => return ControlFlow::Break(()),
             Err(e) => {
                 complain!(s, "frag: {e}");
                 failed += 1;
@@ -72,7 +77,12 @@ pub(crate) fn frag(s: &mut Session, a: &[String]) -> Outcome {
         }
         ControlFlow::Continue(())
     };
-    s.watched(|control| scan::for_each_used(&s.volume, control, &mut each)).map_err(|e| e.to_string())?;
+    s.watched(|control| {
+        scan::for_each_used(&s.volume, control, &mut |seen| each(seen, control))?;
+        // One inode with many extents may have been left early.
+        control.check()
+    })
+    .map_err(|e| e.to_string())?;
     let percent = if total.actual == 0 {
         0.0
     } else {
@@ -86,7 +96,13 @@ pub(crate) fn frag(s: &mut Session, a: &[String]) -> Outcome {
 }
 
 /// The extents of an inode that are wanted; none where nothing of it is.
-fn count(s: &Session, w: Wanted, ino: Ino, bytes: &[u8]) -> Result<Option<(Ino, FragCounter)>, libxfsr::Error> {
+fn count(
+    s: &Session,
+    control: &Control<'_>,
+    w: Wanted,
+    ino: Ino,
+    bytes: &[u8],
+) -> Result<Option<(Ino, FragCounter)>, libxfsr::Error> {
     let Some(core) = Dinode::from_bytes(bytes) else { return Ok(None) };
     let metadata = s.volume.superblock.metadata_kind(ino);
     let data = if core.is_dir() {
@@ -109,10 +125,13 @@ fn count(s: &Session, w: Wanted, ino: Ino, bytes: &[u8]) -> Result<Option<(Ino, 
     let mut counter = FragCounter::default();
     for (kind, wanted) in [(ForkKind::Data, data), (ForkKind::Attr, attributes)] {
         if wanted {
+            let mut going = Ok(());
             fork::extents(&s.volume, ino, bytes, kind, (0, u64::MAX), &mut |e| {
                 counter.add(e);
-                ControlFlow::Continue(())
+                going = if counter.actual.is_multiple_of(PATIENCE) { control.check() } else { Ok(()) };
+                if going.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
+            going?;
         }
         counter.next_fork();
     }

@@ -10,9 +10,10 @@ use crate::format::dir::{
     hash_name, items, join_address, leaf_start, owner_of,
 };
 use crate::format::inode::Dinode;
-use crate::inode::fork::all_extents;
+use crate::inode::fork::extents;
 use crate::units::{FileBlock, FsBlock};
 use rayon::prelude::*;
+use std::ops::ControlFlow;
 use zerocopy::FromBytes;
 
 /// So many directory blocks behind the end, or that are none, are looked at before the map is to blame.
@@ -88,6 +89,7 @@ impl<'a> Dir<'a> {
 
     /// Reads the directory block at file block `at`, damaged or not, for who may come back to it.
     pub(super) fn load(&self, map: &Map, at: u64, kind: &'static BlockType) -> Result<BlockRead> {
+        self.pass.found.go_on()?;
         let v = self.pass.volume;
         v.cache.read(&self.key(map, at)?, kind, &v.geometry, OnDamage::Keep)
     }
@@ -101,7 +103,8 @@ impl<'a> Dir<'a> {
     /// Reads the directory block at file block `at`; tells and gives none where it cannot be used.
     pub(super) fn read(&self, map: &Map, at: u64, kind: &'static BlockType) -> Option<BlockRead> {
         let v = self.pass.volume;
-        let read = self.key(map, at).and_then(|k| v.cache.read_once(&k, kind, &v.geometry, OnDamage::Keep));
+        let key = self.pass.found.go_on().and_then(|()| self.key(map, at));
+        let read = key.and_then(|k| v.cache.read_once(&k, kind, &v.geometry, OnDamage::Keep));
         self.pass.found.usable(read, Some((owner_of, self.ino)), &|field, rule| self.bad(field, rule, Some(at)))
     }
 
@@ -131,7 +134,14 @@ impl<'a> Dir<'a> {
     }
 
     fn map(&self, inode: &[u8]) -> Result<Map> {
-        Ok(Map { extents: all_extents(self.pass.volume, self.ino, inode, ForkKind::Data)? })
+        let mut map = Map { extents: Vec::new() };
+        let found = self.pass.found;
+        extents(self.pass.volume, self.ino, inode, ForkKind::Data, (0, u64::MAX), &mut |e| {
+            map.extents.push(*e);
+            if found.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        found.go_on()?;
+        Ok(map)
     }
 
     /// A directory that has blocks.
@@ -237,9 +247,12 @@ impl<'a> Dir<'a> {
 
     /// Compares the index with the entries that were seen.
     pub(super) fn compare_index(&self, mut stored: Vec<Indexed>, seen: &mut [Indexed], whole: bool) {
+        if !whole || self.pass.found.stopped() {
+            return;
+        }
         sort(&mut stored);
         sort(seen);
-        if !whole || stored == seen {
+        if stored == seen {
             return;
         }
         let differs = stored.iter().zip(seen.iter()).find(|(a, b)| a != b);

@@ -24,7 +24,7 @@ const AHEAD: usize = 64;
 /// The pass over all directories.
 pub(super) struct Pass<'a> {
     pub volume: &'a Volume,
-    pub found: &'a Findings,
+    pub found: &'a Findings<'a>,
     pub table: &'a Table<'a>,
     pub control: &'a Control<'a>,
 }
@@ -233,13 +233,14 @@ impl Pass<'_> {
             let inodes: Vec<_> = group.iter().map(|ino| self.volume.inode_bytes(*ino)).collect();
             self.readahead(group, &inodes);
             for (ino, inode) in group.iter().zip(inodes) {
-                self.control.check()?;
+                self.found.go_on()?;
                 entries.fetch_add(self.one(*ino, inode, &parents), Ordering::Relaxed);
                 let n = done.fetch_add(1, Ordering::Relaxed) + 1;
                 self.control.tell("directories", n, Some(parents.dirs.len() as u64));
             }
             Ok::<(), Error>(())
         })?;
+        self.found.go_on()?;
         self.reachable(&parents);
         Ok(entries.into_inner())
     }

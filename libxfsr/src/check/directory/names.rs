@@ -139,7 +139,7 @@ impl Dir<'_> {
             }
         };
         let mut suspects: Vec<(u64, u32)> = Vec::new();
-        for (_, address) in index {
+        for (_, address) in self.pass.found.until_stopped(index.iter()) {
             with_name(*address, &mut |name| {
                 if again.binary_search(&quick(ci, name)).is_ok() {
                     suspects.push((careful(&key, g, name), *address));

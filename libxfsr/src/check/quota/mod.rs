@@ -102,7 +102,7 @@ pub(super) fn check(
     table: &Table<'_>,
     ags: &[AgState],
     usage: &Usage,
-    found: &Findings,
+    found: &Findings<'_>,
     control: &Control<'_>,
 ) -> Result<()> {
     let qflags = QuotaFlags::from_bits_retain(volume.superblock.qflags.get());
@@ -153,7 +153,7 @@ pub(super) fn check(
 
 struct File<'a> {
     volume: &'a Volume,
-    found: &'a Findings,
+    found: &'a Findings<'a>,
     kind: Kind,
     ino: Ino,
 }

@@ -49,7 +49,7 @@ impl Words32<'_> {
         let e = self.extents.get(i).filter(|e| at - e.offset < e.count)?;
         let fsb = FsBlock(e.start.checked_add(at - e.offset)?);
         let found = self.section.found;
-        let read = self.section.volume.block(fsb, self.kind, OnDamage::Keep);
+        let read = found.go_on().and_then(|()| self.section.volume.block(fsb, self.kind, OnDamage::Keep));
         let of: OwnerOf = |b| RtBlockHeader::ref_from_prefix(b).ok().map(|(h, _)| Ino(h.owner.get()));
         let owner = has_headers(&self.section.volume.geometry).then_some((of, self.ino));
         found.usable(read, owner, &|field, rule| self.bad(field, rule, Some(at)))

@@ -17,7 +17,7 @@ use crate::units::{Daddr, Ino};
 use crate::volume::Volume;
 
 /// Whether the superblock's numbers of the groups fit each other; what does not is told.
-fn numbers_fit(volume: &Volume, found: &Findings) -> bool {
+fn numbers_fit(volume: &Volume, found: &Findings<'_>) -> bool {
     let g = &volume.geometry;
     let blocks = u64::from(g.rt_group_extents) * u64::from(g.rt_extent_size);
     let mut fit = true;
@@ -36,19 +36,21 @@ fn numbers_fit(volume: &Volume, found: &Findings) -> bool {
 }
 
 /// All records of a metadata btree; none where it cannot be read as a whole, which the pass over all inodes has told.
-fn records<K: Kind>(volume: &Volume, ino: Ino, tree: MetaTree) -> Option<Vec<K::Record>> {
+fn records<K: Kind>(volume: &Volume, found: &Findings<'_>, ino: Ino, tree: MetaTree) -> Option<Vec<K::Record>> {
     let inode = Inode::read(volume, ino, OnDamage::Keep).ok().filter(|i| i.damage.is_none())?;
     if inode.core.format(ForkKind::Data) != Some(Format::MetaBtree) {
         return None;
     }
     let mut all = Vec::new();
     let store = ForkStore::metadata(volume, ino, &inode.bytes, tree);
-    let report = btree::check::<K, _>(&store, &mut |_, _| {}, &mut |r| all.push(*r), &mut |_| {}).ok()?;
+    let report = btree::check::<K, _>(&store, found.control(), &mut |_, _| {}, &mut |r| all.push(*r), &mut |_| {});
+    let bad = || Corruption::new("bmap", "root", Rule::Unreadable).in_inode(ino);
+    let report = report.map_err(|e| found.add_error(e, bad)).ok()?;
     (!report.incomplete).then_some(all)
 }
 
 /// The superblock at the start of the realtime device.
-fn superblock(volume: &Volume, found: &Findings) {
+fn superblock(volume: &Volume, found: &Findings<'_>) {
     let g = &volume.geometry;
     let Some(rt) = volume.rt else {
         return found.skip("rgsuper", "the realtime device was not given");
@@ -65,7 +67,7 @@ fn superblock(volume: &Volume, found: &Findings) {
 }
 
 /// Checks all groups. `list` is what files own, sorted.
-pub(super) fn check(volume: &Volume, files: &Files, list: &[RtExtent], found: &Findings) {
+pub(super) fn check(volume: &Volume, files: &Files, list: &[RtExtent], found: &Findings<'_>) {
     let g = &volume.geometry;
     if !numbers_fit(volume, found) {
         return found.skip("realtime groups", "their numbers in the superblock do not fit each other");
@@ -77,6 +79,9 @@ pub(super) fn check(volume: &Volume, files: &Files, list: &[RtExtent], found: &F
     let mut free = Some(0u64);
     let mut rest = list;
     for number in 0..g.rt_groups {
+        if found.stopped() {
+            return;
+        }
         let first = u64::from(number) << g.rt_group_log;
         let (own, others) = rest.split_at(rest.partition_point(|e| e.start >> g.rt_group_log <= u64::from(number)));
         rest = others;
@@ -104,7 +109,7 @@ pub(super) fn check(volume: &Volume, files: &Files, list: &[RtExtent], found: &F
             covered: g.rt_group_extents.into(),
         };
         let counts = in_group(MetaType::RtRefcount)
-            .and_then(|ino| Some((ino, records::<kinds::Refcount>(volume, ino, MetaTree::Refcount)?)));
+            .and_then(|ino| Some((ino, records::<kinds::Refcount>(volume, found, ino, MetaTree::Refcount)?)));
         if let Some((ino, counts)) = &counts {
             section.reference_counts(*ino, counts, &mut owned);
         }
@@ -115,7 +120,7 @@ pub(super) fn check(volume: &Volume, files: &Files, list: &[RtExtent], found: &F
         section.summary(bits.as_ref());
         free = free.zip(bits).map(|(sum, b)| sum + b.free);
         if let Some(ino) = in_group(MetaType::RtRmap)
-            && let Some(maps) = records::<kinds::Rmap>(volume, ino, MetaTree::Rmap)
+            && let Some(maps) = records::<kinds::Rmap>(volume, found, ino, MetaTree::Rmap)
         {
             section.reverse_mappings(ino, &maps, &owned);
         }

@@ -20,7 +20,7 @@ use crate::volume::Volume;
 /// Realtime extents with one bitmap and one summary: a group, or without groups the whole device.
 struct Section<'a> {
     volume: &'a Volume,
-    found: &'a Findings,
+    found: &'a Findings<'a>,
     /// Which group; none without groups.
     group: Option<u32>,
     bitmap: Ino,
@@ -48,7 +48,7 @@ fn in_superblock(field: &'static str, rule: Rule) -> Box<Corruption> {
 }
 
 /// Checks the realtime section. `list` is what the files' data forks map of it, `files` the groups' metadata files.
-pub(super) fn check(volume: &Volume, files: &Files, mut list: Vec<RtExtent>, found: &Findings) {
+pub(super) fn check(volume: &Volume, files: &Files, mut list: Vec<RtExtent>, found: &Findings<'_>) {
     let g = &volume.geometry;
     numbers(volume, found);
     list.sort_unstable();
@@ -78,7 +78,7 @@ pub(super) fn check(volume: &Volume, files: &Files, mut list: Vec<RtExtent>, fou
 }
 
 /// The superblock's count of free realtime extents.
-fn counter(volume: &Volume, free: u64, found: &Findings) {
+fn counter(volume: &Volume, free: u64, found: &Findings<'_>) {
     let stored = volume.superblock.frextents.get();
     if volume.superblock_from == AgNumber(0) && stored != free {
         let c = Corruption::new("fscounters", "frextents", Rule::Count).in_ag(AgNumber(0), None);
@@ -87,7 +87,7 @@ fn counter(volume: &Volume, free: u64, found: &Findings) {
 }
 
 /// Numbers in the superblock that the geometry takes as they are, and the device's length.
-fn numbers(volume: &Volume, found: &Findings) {
+fn numbers(volume: &Volume, found: &Findings<'_>) {
     let (g, sb) = (&volume.geometry, &volume.superblock);
     // With groups each has a bitmap of this many blocks.
     let covered = if g.rt_groups > 0 { g.rt_group_extents.into() } else { g.rt_extents };
