@@ -18,7 +18,7 @@ fn try_cases(image: &str, cases: &[Case]) -> Vec<matrix::Verdict> {
 }
 
 fn missed<'a>(image: &str, verdicts: impl IntoIterator<Item = &'a matrix::Verdict>) -> Vec<String> {
-    let missed = verdicts.into_iter().filter(|v| v.stock == Some(true) && !v.ours);
+    let missed = verdicts.into_iter().filter(|v| v.is_missed());
     missed.map(|v| format!("{image}: {}", v.case)).collect()
 }
 
@@ -95,7 +95,7 @@ fn what_was_missed_once_on_one_image_is_found() {
         let fits = |c: &&Case| c.place.structure == *structure && c.field == *field && c.verb == *verb;
         let case = all.iter().find(fits).unwrap_or_else(|| panic!("{image} has no {structure} {field}"));
         let verdicts = try_cases(image, std::slice::from_ref(case));
-        assert!(verdicts.iter().all(|v| v.ours && v.stock == Some(true)), "{verdicts:?}");
+        assert!(verdicts.iter().all(|v| v.ours && v.stock_damaged() == Some(true)), "{verdicts:?}");
         assert_eq!(verdicts.len(), 1);
     }
 }
@@ -115,7 +115,7 @@ fn what_was_missed_once_is_found() {
         let verdicts = try_cases(image, &cases);
         let alone = missed(image, &verdicts);
         assert!(alone.is_empty(), "found by xfs_repair -n alone:\n{alone:#?}");
-        let both = verdicts.iter().filter(|v| v.stock == Some(true) && v.ours).count();
+        let both = verdicts.iter().filter(|v| v.stock_damaged() == Some(true) && v.ours).count();
         assert!(both * 2 > verdicts.len(), "{image}: only {both} of {} are damage", verdicts.len());
     }
 }

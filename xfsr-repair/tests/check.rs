@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use xfsr_tests::corpus::{self, End};
+use xfsr_tests::corpus::{self, Change, End};
 use xfsr_tests::oracle::{self, Devices, Verdict};
 
 fn check(devices: &Devices, extra: &[&str]) -> Verdict {
@@ -26,17 +26,24 @@ fn nothing_is_found_on_clean_images_and_dirty_logs_are_told() {
         let report: serde_json::Value = serde_json::from_str(&v.output).unwrap();
         let codes: Vec<String> = report["findings"].as_array().unwrap().iter().map(code).collect();
         let (verdict, status, expected) = match recipe.end {
-            End::Clean => ("clean", 0, None),
+            // Its copies of the superblock have the old numbers, which is told and no damage.
+            End::Changed(Change::Restriped) => ("clean", 0, Some("sb.unit.mismatch sb.width.mismatch")),
+            End::Clean | End::Changed(_) => ("clean", 0, None),
             End::Orphans => ("clean", 0, Some("agi.unlinked.extra")),
             End::Dirty => ("dirty-log", 2, None),
         };
         assert_eq!((report["verdict"].as_str(), v.code), (Some(verdict), status), "{}:\n{}", recipe.name, v.output);
-        assert_eq!(report["totals"]["preen"], 0, "{}: {}", recipe.name, v.output);
+        let preened = recipe.end == End::Changed(Change::Restriped);
+        assert_eq!(report["totals"]["preen"] != 0, preened, "{}: {}", recipe.name, v.output);
         if recipe.end == End::Dirty {
             assert!(check(&devices, &[]).output.contains("log is dirty, not checked"), "{}", recipe.name);
         } else {
             assert_eq!(report["not_checked"].as_array().map(Vec::len), Some(0), "{}: {}", recipe.name, v.output);
-            assert!(codes.iter().all(|c| Some(c.as_str()) == expected), "{}: {codes:?}", recipe.name);
+            assert!(
+                codes.iter().all(|c| expected.is_some_and(|e| e.split(' ').any(|e| e == c))),
+                "{}: {codes:?}",
+                recipe.name
+            );
             assert_eq!(codes.is_empty(), expected.is_none(), "{}", recipe.name);
         }
         seen += 1;

@@ -18,7 +18,8 @@ const USAGE: &str = "xfsr-damage [options] IMAGE...
   --only TEXT    only structures whose name contains TEXT
   --valid        only the cases that set a number to another valid one
   --sample N     N cases of each image, drawn by XFSR_DAMAGE_SEED
-  --list FILE    one line per case: image, structure, commands, field, verb, checksum, xfs_repair, first finding, ms";
+  --list FILE    one line per case, separated by tabs: image, structure, commands, field, verb, checksum, xfs_repair, what it
+                 said, whether found here, our verdict, ms, our codes";
 
 fn main() -> Result<()> {
     let (mut ask, mut stale, mut workers) = (matrix::Ask::All, true, 2);
@@ -83,7 +84,7 @@ fn main() -> Result<()> {
         let verdicts = matrix::run(image, &cases, ask, workers, &tell)?;
         println!("\n{}", matrix::table(&matrix::rows(&verdicts)));
         for v in &verdicts {
-            if v.stock == Some(true) && !v.ours {
+            if v.is_missed() {
                 missed.push(format!("{image}: {}", v.case));
             }
             if v.panicked {
@@ -91,17 +92,18 @@ fn main() -> Result<()> {
             }
             slow += usize::from(v.time > Duration::from_secs(2));
             if let Some(list) = &mut list {
-                let stock = v.stock.map_or("-", |s| if s { "damaged" } else { "clean" });
+                let stock = v.stock_damaged().map_or("-", |s| if s { "damaged" } else { "clean" });
                 let checksum = if v.case.checksum == Checksum::Right { "right" } else { "stale" };
                 let commands = v.case.place.commands.join("; ");
-                let first = v.codes.first().map_or("", String::as_str);
+                let said = v.stock.as_ref().map(|s| s.said.join(" / ")).unwrap_or_default();
+                let verb = format!("{}{}", v.case.verb, v.case.value.map(|n| format!(" {n}")).unwrap_or_default());
+                let found = if v.ours { "found" } else { "not found" };
                 writeln!(
                     list,
-                    "{image}\t{}\t{commands}\t{}\t{}\t{checksum}\t{stock}\t{first}\t{}\t{}\t{}",
+                    "{image}\t{}\t{commands}\t{}\t{verb}\t{checksum}\t{stock}\t{said}\t{found}\t{}\t{}\t{}",
                     v.case.place.structure,
                     v.case.field,
-                    v.case.verb,
-                    v.corruptions,
+                    v.word,
                     v.time.as_millis(),
                     v.codes.join(" ")
                 )?;

@@ -47,6 +47,10 @@ pub(super) fn build(recipe: &Recipe, files: &Files) -> Result<()> {
             super::orphan::orphan(recipe, &devices, aside.path())?;
             walk(&devices, "ro,norecovery")?
         }
+        End::Changed(change) => {
+            super::change::change(recipe, change, &devices)?;
+            walk(&devices, "ro")?
+        }
         End::Clean => walk(&devices, "ro")?,
     };
     let mut text = std::io::BufWriter::new(File::create(&listing)?);

@@ -7,6 +7,7 @@
 //! `XFSR_CORPUS_DIR` to share the images between checkouts.
 
 mod build;
+mod change;
 pub mod crash;
 pub mod fill;
 pub mod forms;
@@ -21,7 +22,7 @@ use anyhow::{Context as _, Result};
 pub use fill::Part;
 pub use forms::Form;
 pub use manifest::Entry;
-pub use recipes::{EXCHANGE, End, PARENT, Recipe};
+pub use recipes::{Change, EXCHANGE, End, PARENT, Recipe};
 
 use crate::oracle::{self, Devices};
 use crate::{copy_sparse, target_dir};
@@ -60,7 +61,7 @@ impl Recipe {
 
     /// Whether `xfs_repair -n` 6.1 knows all features and shall find nothing.
     pub fn stock_clean(&self) -> bool {
-        self.incompat == 0 && !self.metadir && self.end == End::Clean
+        self.incompat == 0 && !self.metadir && !matches!(self.end, End::Dirty | End::Orphans)
     }
 
     fn key(&self) -> String {
@@ -72,6 +73,7 @@ impl Recipe {
             End::Clean => {}
             End::Dirty => sum.update(include_str!("crash.rs")),
             End::Orphans => sum.update(include_str!("orphan.rs")),
+            End::Changed(_) => sum.update(include_str!("change.rs")),
         }
         manifest::hex(&sum.finalize()[..6])
     }

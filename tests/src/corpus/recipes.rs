@@ -12,6 +12,21 @@ pub enum End {
     Dirty,
     /// The log is clean, but the unlinked lists hold inodes that were open when the image was taken.
     Orphans,
+    /// Unmounted, after the superblock was changed in a way that administrators know.
+    Changed(Change),
+}
+
+/// How the superblock was changed after the image was filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Another UUID, so that the metadata's own is a second one.
+    Uuid,
+    /// Grown by the kernel into further AGs.
+    Grown,
+    /// Shrunk by the kernel by a part of its last AG.
+    Shrunk,
+    /// Mounted with other stripe numbers, which the kernel writes into the primary superblock alone.
+    Restriped,
 }
 
 /// How one image of the corpus is made.
@@ -62,6 +77,8 @@ const FILES: &[Form] = &[BtreeFork, UnwrittenExtents, Projects, SizeHints];
 const ALL: &[&[Form]] = &[DIRECTORIES, ATTRIBUTES, LINKS, FILES, &[RemoteSymlink]];
 
 const BASIC: &[Part] = &[Directories, FragmentedDirectories, Files, Attributes, Links, Odd];
+/// Little, for images that differ in their superblock.
+const SMALL: &[Part] = &[Files, Attributes, Links];
 const SHARED: &[Part] = &[
     Directories,
     FragmentedDirectories,
@@ -259,6 +276,33 @@ pub(super) static RECIPES: &[Recipe] = &[
         guest: true,
         quick: true,
         forms: &[&[CaseFolding, NodeDirectory]],
+        ..PLAIN
+    },
+    Recipe {
+        name: "uuid",
+        mkfs: &["-m", "rmapbt=1"],
+        parts: SMALL,
+        end: End::Changed(Change::Uuid),
+        quick: true,
+        ..PLAIN
+    },
+    Recipe {
+        name: "grown",
+        size: 500,
+        mkfs: &["-m", "rmapbt=1", "-d", "size=300m"],
+        parts: SMALL,
+        end: End::Changed(Change::Grown),
+        quick: true,
+        ..PLAIN
+    },
+    Recipe { name: "shrunk", parts: SMALL, end: End::Changed(Change::Shrunk), quick: true, ..PLAIN },
+    Recipe {
+        name: "restriped",
+        size: 400,
+        mkfs: &["-d", "agcount=4,su=64k,sw=4"],
+        parts: SMALL,
+        end: End::Changed(Change::Restriped),
+        quick: true,
         ..PLAIN
     },
     Recipe {

@@ -70,20 +70,26 @@ impl Workbench {
         Ok(patch)
     }
 
-    /// Where xfs_db can have written: its buffer; or all data, where a block may have several parts.
+    /// Where xfs_db can have written: its buffer, of which a block may have several; where it says neither, all data.
     fn ranges(&self, address: &str) -> Vec<(u64, u64)> {
-        let buffer = || {
-            let line = address.lines().find_map(|l| l.trim().strip_prefix("buffer block "))?;
-            let (daddr, rest) = line.split_once(' ')?;
-            let count = rest.rsplit_once(", ")?.1.split(' ').next()?;
-            Some((daddr.parse::<u64>().ok()? * 512, count.parse::<u64>().ok()? * 512))
-        };
-        match buffer() {
-            Some(range) if !["dir3", "attr3", "data"].iter().any(|t| address.contains(&format!("type {t}"))) => {
-                vec![range]
+        let line = |begin: &str| address.lines().find_map(|l| l.trim().strip_prefix(begin));
+        let range =
+            |daddr: &str, count: &str| Some((daddr.parse::<u64>().ok()? * 512, count.parse::<u64>().ok()? * 512));
+        let ranges = || match line("block map") {
+            Some(map) => {
+                map.split_whitespace().map(|part| part.split_once(':').and_then(|(d, n)| range(d, n))).collect()
             }
-            _ => self.data.clone(),
-        }
+            None => {
+                let (daddr, rest) = line("buffer block ")?.split_once(' ')?;
+                Some(vec![range(daddr, rest.rsplit_once(", ")?.1.split(' ').next()?)?])
+            }
+        };
+        ranges().unwrap_or_else(|| self.data.clone())
+    }
+
+    /// Whether the copy holds what the image holds.
+    pub fn is_pristine(&self) -> Result<bool> {
+        Ok(Patch::difference(&self.pristine, &self.working, &data_ranges(&self.working)?)?.is_empty())
     }
 
     /// Puts back everything that differs from the pristine image, whoever wrote it.
@@ -93,7 +99,7 @@ impl Workbench {
 }
 
 /// The ranges of a file that are not holes, as offset and length.
-fn data_ranges(file: &File) -> Result<Vec<(u64, u64)>> {
+pub(super) fn data_ranges(file: &File) -> Result<Vec<(u64, u64)>> {
     use rustix::fs::SeekFrom;
     let (mut all, mut at) = (Vec::new(), 0);
     loop {

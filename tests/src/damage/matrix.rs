@@ -1,24 +1,17 @@
 //! All cases of an image, tried on the library's check and on xfs_repair, with a ledger so that an interrupted run goes on.
-//!
-//! The ledger lies beside the corpus: what xfs_db changed in each case, and what xfs_repair said of each patch. Both are
-//! decided by the image and the versions of those tools, which name the file; so a later run asks only the library again.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use libxfsr::error::Severity;
-use serde_json::json;
-use sha2::Digest as _;
 
+use super::ledger::Ledger;
 use super::{Case, Checksum, Ours, Patch, Workbench};
-use crate::corpus::{self, manifest::hex};
-use crate::oracle;
+use crate::corpus;
+
+pub use super::ledger::{Stock, versions};
 
 /// What is asked of xfs_repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,9 +30,11 @@ pub struct Verdict {
     /// The case.
     pub case: Case,
     /// What xfs_repair -n said, where it was asked.
-    pub stock: Option<bool>,
+    pub stock: Option<Stock>,
     /// Whether the library calls it damaged.
     pub ours: bool,
+    /// The library's answer in a word, or the sentence with which it refused.
+    pub word: String,
     /// The codes of the library's findings that count as damage.
     pub codes: Vec<String>,
     /// Of them, how many are corruptions and not only disagreements.
@@ -48,101 +43,6 @@ pub struct Verdict {
     pub panicked: bool,
     /// How long the library took.
     pub time: Duration,
-}
-
-/// What was remembered of one image.
-struct Ledger {
-    patches: Mutex<HashMap<String, Patch>>,
-    stock: Mutex<HashMap<String, bool>>,
-    file: Mutex<File>,
-}
-
-fn bytes(text: &str) -> Option<Vec<u8>> {
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok()).collect()
-}
-
-fn fingerprint(patch: &Patch) -> String {
-    let mut sum = sha2::Sha256::new();
-    for (at, _, new) in &patch.runs {
-        sum.update(at.to_le_bytes());
-        sum.update((new.len() as u64).to_le_bytes());
-        sum.update(new);
-    }
-    hex(&sum.finalize()[..12])
-}
-
-impl Ledger {
-    fn open(path: &Path) -> Result<Ledger> {
-        let (mut patches, mut stock) = (HashMap::new(), HashMap::new());
-        if let Ok(file) = File::open(path) {
-            for line in BufReader::new(file).lines() {
-                // The last line may be cut off.
-                let Ok(v) = serde_json::from_str::<serde_json::Value>(&line?) else { continue };
-                if let (Some(case), Some(runs)) = (v["case"].as_str(), v["runs"].as_array()) {
-                    let run =
-                        |r: &serde_json::Value| Some((r[0].as_u64()?, bytes(r[1].as_str()?)?, bytes(r[2].as_str()?)?));
-                    let runs: Option<Vec<_>> = runs.iter().map(run).collect();
-                    patches.insert(case.to_owned(), Patch { runs: runs.context("ledger")? });
-                } else if let (Some(patch), Some(damaged)) = (v["patch"].as_str(), v["damaged"].as_bool()) {
-                    stock.insert(patch.to_owned(), damaged);
-                }
-            }
-        }
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
-        Ok(Ledger { patches: Mutex::new(patches), stock: Mutex::new(stock), file: Mutex::new(file) })
-    }
-
-    fn note(&self, line: &serde_json::Value) -> Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(file.write_all(format!("{line}\n").as_bytes())?)
-    }
-
-    fn patch(&self, bench: &Workbench, case: &Case) -> Result<Patch> {
-        let name = case.to_string();
-        if let Some(patch) = lock(&self.patches).get(&name) {
-            return Ok(patch.clone());
-        }
-        let patch = bench.patch(case)?;
-        let runs: Vec<_> = patch.runs.iter().map(|(at, old, new)| json!([at, hex(old), hex(new)])).collect();
-        self.note(&json!({"case": name, "runs": runs}))?;
-        lock(&self.patches).insert(name, patch.clone());
-        Ok(patch)
-    }
-
-    /// What xfs_repair says of a patch; where it need not be asked, only what it said before.
-    fn stock(&self, bench: &Workbench, patch: &Patch, needed: bool) -> Result<Option<bool>> {
-        let print = fingerprint(patch);
-        let known = lock(&self.stock).get(&print).copied();
-        if known.is_some() || !needed {
-            return Ok(known);
-        }
-        patch.apply(bench.file())?;
-        let verdict = oracle::xfs_repair_n(bench.devices(), &[]);
-        patch.undo(bench.file())?;
-        let damaged = !verdict?.clean();
-        self.note(&json!({"patch": print, "damaged": damaged}))?;
-        lock(&self.stock).insert(print, damaged);
-        Ok(Some(damaged))
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// The versions of the tools whose answers are remembered.
-pub fn versions() -> Result<String> {
-    let text = crate::output("xfs_repair", &["-V"])?;
-    Ok(String::from_utf8_lossy(&text.stdout).trim().to_owned())
-}
-
-fn ledger_path(image: &str) -> Result<PathBuf> {
-    let directory = corpus::directory().join("damage");
-    std::fs::create_dir_all(&directory)?;
-    let data = corpus::image(image);
-    let stem = data.file_stem().context("image name")?.to_string_lossy().into_owned();
-    let version: String = versions()?.chars().filter(|c| c.is_ascii_digit() || *c == '.').collect();
-    Ok(directory.join(format!("{stem}-{version}.jsonl")))
 }
 
 /// Tries cases of an image with `workers` copies, and returns the verdicts of those that change something, in the order of the
@@ -157,10 +57,10 @@ pub fn run(
     workers: usize,
     tell: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Verdict>> {
-    let ledger = Ledger::open(&ledger_path(image)?)?;
+    let ledger = Ledger::open(image)?;
     let ours = Ours::open(&corpus::devices(image))?;
     let clean = ours.check(&Patch::default())?;
-    ensure!(!clean.damage(), "{image} is called damaged without any: {}", clean.first());
+    ensure!(clean.unblemished(), "{image} is not clean to begin with: {}", clean.word());
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let worker = || -> Result<Vec<(usize, Verdict)>> {
         let bench = Workbench::new(image)?;
@@ -177,22 +77,20 @@ pub fn run(
                     Ask::Until(end) => Instant::now() < end,
                     Ask::Quiet => false,
                 };
-                let needed = !found.damage() || (asks && case.checksum == Checksum::Right);
+                let damage = found.found(&clean, &case.field);
+                let needed = !damage || (asks && case.checksum == Checksum::Right);
                 let stock = ledger.stock(&bench, &patch, needed)?;
                 let mut codes: Vec<String> = found.damages().map(libxfsr::error::Corruption::code).collect();
                 let corruptions = found.damages().filter(|c| c.severity == Severity::Corrupt).count();
-                if codes.is_empty() && (found.damage() || found.panicked) {
-                    codes.push(found.first());
-                }
                 codes.truncate(20);
-                let (ours, panicked) = (found.damage(), found.panicked);
-                let case = case.clone();
-                verdicts.push((index, Verdict { case, stock, ours, codes, corruptions, panicked, time: found.time }));
+                let (word, panicked) = (found.word(), found.panicked);
+                let (case, time) = (case.clone(), found.time);
+                let verdict = Verdict { case, stock, ours: damage, word, codes, corruptions, panicked, time };
+                verdicts.push((index, verdict));
             }
             tell(done.fetch_add(1, Ordering::Relaxed) + 1);
         }
-        let found = Ours::open(bench.devices())?.check(&Patch::default())?;
-        ensure!(!found.damage(), "a case was not taken back: {}", found.first());
+        ensure!(bench.is_pristine()?, "a case was not taken back");
         Ok(verdicts)
     };
     let mut all = std::thread::scope(|scope| -> Result<Vec<(usize, Verdict)>> {
@@ -210,7 +108,7 @@ pub fn run(
 /// The prefixes of codes that name a structure, by the first word that fits.
 fn names(structure: &str) -> &'static [&'static str] {
     let table: &[(&str, &[&str])] = &[
-        ("sb", &["sb.", "fscounters.", "refused: "]),
+        ("sb", &["sb.", "fscounters."]),
         ("agfl", &["agfl.", "agf."]),
         ("agf", &["agf.", "fscounters."]),
         ("agi", &["agi.", "fscounters."]),
@@ -238,6 +136,14 @@ fn names(structure: &str) -> &'static [&'static str] {
 }
 
 impl Verdict {
+    /// Whether xfs_repair called it damaged, where it was asked.
+    pub fn stock_damaged(&self) -> Option<bool> {
+        self.stock.as_ref().map(Stock::damaged)
+    }
+    /// Whether xfs_repair alone called it damaged, which must not be.
+    pub fn is_missed(&self) -> bool {
+        self.stock_damaged() == Some(true) && !self.ours
+    }
     /// Whether this code names the structure that was damaged.
     pub fn is_named_by(&self, code: &str) -> bool {
         names(&self.case.place.structure).iter().any(|p| code.starts_with(p))
@@ -277,19 +183,21 @@ impl Row {
         self.slowest = self.slowest.max(v.time);
         if v.case.checksum == Checksum::Stale {
             self.stale += 1;
-            self.stale_missed += usize::from(!v.ours && v.stock == Some(true));
+            self.stale_missed += usize::from(v.is_missed());
             return;
         }
         self.cases += 1;
-        match (v.stock, v.ours) {
+        match (v.stock_damaged(), v.ours) {
             (Some(true), true) => self.both += 1,
             (Some(false), true) => self.ours += 1,
             (Some(true), false) => self.stock += 1,
             (_, false) => self.neither += 1,
             (None, true) => self.not_asked += 1,
         }
-        self.first += usize::from(v.codes.first().is_some_and(|c| v.is_named_by(c)));
-        self.any += usize::from(v.codes.iter().any(|c| v.is_named_by(c)));
+        // A refusal without findings that was counted as found names the field.
+        let refused = v.ours && v.codes.is_empty();
+        self.first += usize::from(refused || v.codes.first().is_some_and(|c| v.is_named_by(c)));
+        self.any += usize::from(refused || v.codes.iter().any(|c| v.is_named_by(c)));
     }
 
     /// Adds another row, for a sum.

@@ -8,6 +8,7 @@
 mod bench;
 mod blows;
 mod fields;
+mod ledger;
 pub mod matrix;
 mod ours;
 mod places;

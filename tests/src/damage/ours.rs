@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use libxfsr::check;
 use libxfsr::control::Control;
-use libxfsr::error::{Corruption, Severity};
+use libxfsr::error::{Corruption, Error, Severity};
 use libxfsr::target::{Access, FileTarget, Overlay, Target};
 use libxfsr::volume::{DEFAULT_CACHE, Volume};
 
@@ -25,37 +25,58 @@ pub struct Ours {
 /// What the check said.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// What it found, preening and warnings too.
-    pub findings: Vec<Corruption>,
-    /// Why the filesystem could not be opened or checked; that counts as damage.
-    pub refused: Option<String>,
+    /// The check's outcome; none where the filesystem was refused or the check panicked.
+    pub outcome: Option<check::Outcome>,
+    /// Why the filesystem could not be opened or checked.
+    pub refused: Option<Error>,
     /// Whether the check panicked, which it never may.
     pub panicked: bool,
-    /// Whether the log was said to be dirty.
-    pub dirty: bool,
     /// How long it took.
     pub time: Duration,
 }
 
+/// Sentences that refuse a filesystem for what a field says, by the field's name.
+const REFUSALS: &[(&str, &str)] =
+    &[("versionnum", "v4"), ("features_incompat", "incompatible"), ("logstart", "log is on a device of its own")];
+
 impl Found {
-    /// Whether the image was called damaged.
-    pub fn damage(&self) -> bool {
-        self.refused.is_some() || self.dirty || self.findings.iter().any(|f| f.severity >= Severity::CrossReference)
+    fn verdict(&self) -> Option<check::Verdict> {
+        self.outcome.as_ref().map(check::Outcome::verdict)
+    }
+
+    /// Whether nothing was found, and nothing is in the way of finding something.
+    pub fn unblemished(&self) -> bool {
+        !self.panicked && matches!(self.verdict(), Some(check::Verdict::Clean | check::Verdict::Incomplete))
+    }
+
+    /// Whether damage to this field was found: the verdict says so; or a part could not be examined that could be `before`; or the
+    /// filesystem was refused in words that tell which damage.
+    pub fn found(&self, before: &Found, field: &str) -> bool {
+        let parts = |f: &Found| f.outcome.as_ref().map(|o| o.not_checked.clone()).unwrap_or_default();
+        match (&self.refused, self.verdict()) {
+            (Some(Error::Corrupt(_) | Error::NoFilesystem { .. }), _) | (_, Some(check::Verdict::Damaged)) => true,
+            (Some(e), _) => REFUSALS.iter().any(|(name, word)| field == *name && e.to_string().contains(word)),
+            (_, Some(check::Verdict::Incomplete)) => parts(self).iter().any(|p| !parts(before).contains(p)),
+            _ => false,
+        }
     }
 
     /// The findings that make it damaged.
     pub fn damages(&self) -> impl Iterator<Item = &Corruption> {
-        self.findings.iter().filter(|f| f.severity >= Severity::CrossReference)
+        let all = self.outcome.iter().flat_map(|o| &o.findings);
+        all.filter(|f| f.severity >= Severity::CrossReference)
     }
 
-    /// The first finding's code, or why there is none.
-    pub fn first(&self) -> String {
-        match (&self.refused, self.damages().next()) {
-            (Some(why), _) => format!("refused: {why}"),
-            (_, Some(c)) => c.code(),
-            _ if self.dirty => "log is dirty".to_owned(),
-            _ if self.panicked => "panic".to_owned(),
-            _ => String::new(),
+    /// The answer in a word; of a part that was not examined and of a refusal the sentence.
+    pub fn word(&self) -> String {
+        match (&self.refused, &self.outcome) {
+            (Some(e), _) => format!("refused: {e}"),
+            (_, Some(o)) if o.verdict() == check::Verdict::Incomplete => {
+                let parts: Vec<String> = o.not_checked.iter().map(|p| format!("{}: {}", p.what, p.why)).collect();
+                format!("incomplete: {}", parts.join("; "))
+            }
+            (_, Some(o)) => format!("{:?}", o.verdict()).to_lowercase(),
+            _ => "panic".to_owned(),
         }
     }
 }
@@ -86,9 +107,8 @@ impl Ours {
         let time = started.elapsed();
         Ok(match result {
             Err(_) => Found { panicked: true, time, ..Found::default() },
-            Ok(Ok(o)) => Found { findings: o.findings, dirty: o.dirty_log, time, ..Found::default() },
-            // A filesystem that cannot be opened is damaged too.
-            Ok(Err(e)) => Found { refused: Some(e.to_string()), time, ..Found::default() },
+            Ok(Ok(outcome)) => Found { outcome: Some(outcome), time, ..Found::default() },
+            Ok(Err(e)) => Found { refused: Some(e), time, ..Found::default() },
         })
     }
 }
