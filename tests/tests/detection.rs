@@ -3,8 +3,10 @@
 //! Here a seeded sample, and cases that once were missed; the whole matrix is run by `xfsr-damage` (see CONTRIBUTING.md).
 //! `XFSR_DAMAGE_CASES` sets how many cases are drawn from each image, `XFSR_DAMAGE_SEED` which.
 
-use xfsr_tests::corpus;
-use xfsr_tests::damage::{self, Case, matrix};
+use libxfsr::check::Verdict;
+use libxfsr::error::Rule;
+use xfsr_tests::damage::{self, Case, Checksum, Ours, Patch, Place, VALID, Workbench, matrix};
+use xfsr_tests::{corpus, oracle};
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
@@ -118,4 +120,73 @@ fn what_was_missed_once_is_found() {
         let both = verdicts.iter().filter(|v| v.stock_damaged() == Some(true) && v.ours).count();
         assert!(both * 2 > verdicts.len(), "{image}: only {both} of {} are damage", verdicts.len());
     }
+}
+
+#[test]
+fn a_pointer_out_of_its_group_is_no_owner_of_blocks_there() {
+    let Some(devices) = corpus::obtain("rmap-1k") else { return };
+    let (bench, ours) = (Workbench::new("rmap-1k").unwrap(), Ours::open(&devices).unwrap());
+    for (tree, root, level) in [("bnobt", "bnoroot", "bnolevel"), ("rmapbt", "rmaproot", "rmaplevel")] {
+        let high = |ag: &u32| {
+            let text = oracle::xfs_db(&devices, &[format!("agf {ag}"), format!("print {level}")]).unwrap();
+            text.trim() != format!("{level} = 1")
+        };
+        let ag = (0..4).find(high).unwrap_or_else(|| panic!("no {tree} has a node"));
+        let commands = vec![format!("agf {ag}"), format!("addr {root}")];
+        let place = Place { structure: format!("{tree} node"), commands };
+        let (value, checksum) = (Some(0xffff_fff0), Checksum::Right);
+        let case = Case { place, field: "ptrs[2]".to_owned(), verb: VALID, value, checksum };
+        let patch = bench.patch(&case).unwrap();
+        assert!(!patch.is_empty(), "{case} changes nothing");
+        let outcome = ours.check(&patch).unwrap().outcome.expect("an outcome");
+        assert_eq!(outcome.verdict(), Verdict::Damaged, "{case}");
+        assert!(outcome.findings.iter().any(|f| f.structure == tree), "{case}: {outcome}");
+        for f in outcome.findings.iter().filter(|f| f.rule == Rule::Unowned) {
+            // `12 blocks that nothing owns`: the AGs have 75 MiB in blocks of 1 KiB.
+            let count = f.found.split(' ').next().and_then(|n| n.parse::<u64>().ok());
+            assert!(count.is_some_and(|n| n < 76_800) && f.at.agbno.is_some_and(|b| b.0 < 76_800), "{case}: {f}");
+        }
+    }
+}
+
+#[test]
+fn a_free_index_block_that_is_missing_before_another_is_found() {
+    if corpus::obtain("plain").is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let devices = corpus::copy("plain", dir.path());
+    let big = corpus::manifest("plain").into_iter().filter(|e| e.kind == "dir").max_by_key(|e| e.size).unwrap();
+    let number = |commands: &[String], field: &str| -> u64 {
+        let text = oracle::xfs_db(&devices, &[commands, &[format!("print {field}")]].concat()).unwrap();
+        let value = text.lines().find_map(|l| l.strip_prefix(field)?.trim().strip_prefix("= "));
+        value.and_then(|v| v.parse().ok()).unwrap_or_else(|| panic!("no {field} in {text}"))
+    };
+    // The last leaf of its extent map, where the free index stands last.
+    let mut leaf = vec![format!("inode {}", big.ino)];
+    assert_eq!(number(&leaf, "u3.bmbt.level"), 1);
+    let last = number(&leaf, "u3.bmbt.numrecs");
+    leaf.push(format!("addr u3.bmbt.ptrs[{last}]"));
+    let last = number(&leaf, "numrecs");
+    let field = |back: u64, what: &str| format!("recs[{}].{what}", last - back);
+    // 64 GiB in blocks of 4 KiB.
+    const FREE: u64 = 16 << 20;
+    let (first, second) = (number(&leaf, &field(1, "startblock")), number(&leaf, &field(0, "startblock")));
+    assert_eq!((number(&leaf, &field(1, "startoff")), number(&leaf, &field(0, "startoff"))), (FREE, FREE + 1));
+    // The second stays where it is; the first moves behind it.
+    for (what, value) in [
+        (field(1, "startoff"), FREE + 1),
+        (field(1, "startblock"), second),
+        (field(0, "startoff"), FREE + 2),
+        (field(0, "startblock"), first),
+    ] {
+        leaf.push(format!("write -d {what} {value}"));
+    }
+    oracle::xfs_db_write(&devices, &leaf).unwrap();
+    let found = Ours::open(&devices).unwrap().check(&Patch::default()).unwrap();
+    let told = |f: &&libxfsr::error::Corruption| {
+        (f.code().as_str(), f.at.ino.map(|i| i.0)) == ("directory.free.missing", Some(big.ino))
+    };
+    let told = found.damages().find(told).unwrap_or_else(|| panic!("{:?}", found.outcome)).to_string();
+    assert!(told.contains("from 0"), "{told}");
 }

@@ -120,6 +120,23 @@ fn unknown_features_are_no_damage_and_not_clean() {
 }
 
 #[test]
+fn unknown_items_of_a_log_matter_while_it_is_dirty() {
+    let unknown = |sb: &mut Superblock| sb.features_log_incompat.set(sb.features_log_incompat.get() | 0x80);
+    let Some(image) = Changed::of("dirty") else { return };
+    let parts = |o: &Outcome| o.not_checked.iter().filter(|p| p.why.contains("log_incompat bits 0x80")).count();
+    let before = image.check();
+    assert_eq!((before.verdict(), parts(&before)), (Verdict::DirtyLog, 0), "{before}");
+    image.everywhere(unknown);
+    let outcome = image.check();
+    assert_eq!((outcome.verdict(), parts(&outcome)), (Verdict::DirtyLog, 1), "{outcome}");
+    assert_eq!(outcome.findings.len(), before.findings.len(), "{outcome}");
+    // Nothing of a clean log is replayed.
+    let Some(image) = Changed::of("default") else { return };
+    let outcome = image.everywhere(unknown).check();
+    assert_eq!((outcome.verdict(), outcome.findings.len()), (Verdict::Clean, 0), "{outcome}");
+}
+
+#[test]
 fn a_flipped_bit_is_not_believed() {
     let Some(image) = Changed::of("default") else { return };
     type Flip = fn(&mut Superblock);
