@@ -118,11 +118,16 @@ fn secondary(volume: &Volume, ag: AgNumber, sb: &Superblock, found: &Findings<'_
         let c = Corruption::new("sb", "frextents", Rule::Range).in_ag(ag, None);
         found.add(c.found(sb.frextents).expected("0 without a realtime section"));
     }
+    stripe(ag, sb, found);
+    let quota = sb.features().version.contains(Version::QUOTA) || sb.features().metadir();
+    if !quota && sb.qflags.get() != 0 {
+        let c = Corruption::new("sb", "qflags", Rule::Range).in_ag(ag, None);
+        found.add(c.found(sb.qflags).expected("0: this copy knows of no quota"));
+    }
     let (mut ours, mut theirs) = (*sb, volume.superblock);
     for s in [&mut ours, &mut theirs] {
         s.versionnum = (s.versionnum.get() & !SET_LATER).into();
     }
-    let quota = sb.features().version.contains(Version::QUOTA) || sb.features().metadir();
     let ends = FIELDS.iter().skip(1).map(|f| f.1).chain([size_of::<Superblock>()]);
     for ((field, start, how), end) in FIELDS.iter().zip(ends) {
         let (Some(a), Some(b)) = (ours.as_bytes().get(*start..end), theirs.as_bytes().get(*start..end)) else {
@@ -140,6 +145,15 @@ fn secondary(volume: &Volume, ag: AgNumber, sb: &Superblock, found: &Findings<'_
         };
         let c = Corruption::new("sb", field, Rule::Mismatch).in_ag(ag, None).severity(severity);
         found.add(c.found(show(field, a)).expected(format_args!("{}, as in the primary", show(field, b))));
+    }
+}
+
+/// The stripe numbers of one superblock by themselves: copies may have other ones than the primary, and not impossible ones.
+fn stripe(ag: AgNumber, sb: &Superblock, found: &Findings<'_>) {
+    let (unit, width) = (sb.unit.get(), sb.width.get());
+    if width.checked_rem(unit).unwrap_or(width) != 0 || (unit != 0 && width == 0) {
+        let c = Corruption::new("sb", "width", Rule::Range).in_ag(ag, None);
+        found.add(c.found(width).expected(format_args!("a multiple of the stripe unit, {unit}")));
     }
 }
 
@@ -164,10 +178,7 @@ fn primary(volume: &Volume, sb: &Superblock, found: &Findings<'_>) {
     if !quota && sb.qflags.get() != 0 {
         bad("qflags", &sb.qflags, "0: the filesystem has no quota");
     }
-    let (unit, width) = (sb.unit.get(), sb.width.get());
-    if width.checked_rem(unit).unwrap_or(width) != 0 || (unit != 0 && width == 0) {
-        bad("width", &width, "a multiple of the stripe unit");
-    }
+    stripe(AgNumber(0), sb, found);
     if !g.is_usual_inode_align() {
         bad("inoalignmt", &sb.inoalignmt, "the blocks of an inode cluster");
     }
