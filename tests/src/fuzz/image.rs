@@ -11,7 +11,7 @@ use libxfsr::dir;
 use libxfsr::error::ForkKind;
 use libxfsr::inode::file::{self, Inode};
 use libxfsr::mkfs::write::{Targets, WriteOptions, write};
-use libxfsr::mkfs::{Devices, Options, plan};
+use libxfsr::mkfs::{Devices, Options, Topology, plan};
 use libxfsr::spaceman::{Bins, Freesp, Image, SpaceBackend, collect};
 use libxfsr::target::Target;
 use libxfsr::units::Ino;
@@ -42,14 +42,31 @@ pub fn own() -> Memory {
     memory
 }
 
-/// The images that inputs change: that of `XFSR_FUZZ_IMAGE`, else the corpus' smallest where it can be made, and an empty one.
+/// As [`own`], with a metadata directory tree and realtime groups; with its realtime device.
+pub fn groups() -> (Memory, Memory) {
+    let size = 400 << 20;
+    let mut options = Options::default();
+    options.metadata.uuid = Some(*b"xfsr-fuzz-groups");
+    options.metadata.metadir = Some(true);
+    options.metadata.rmapbt = Some(true);
+    let rt = Topology::plain(size);
+    let plan = plan(&options, &Devices { rt: Some(rt), ..Devices::file(size) }).expect("plain options");
+    let (data, rt) = (Memory::new(size), Memory::new(size));
+    let when = WriteOptions { discard: false, now: std::time::UNIX_EPOCH };
+    write(&plan, &Targets { data: &data, log: None, rt: Some(&rt) }, &when).expect("writing to memory");
+    (data, rt)
+}
+
+/// The images that inputs change: that of `XFSR_FUZZ_IMAGE`, else the corpus' smallest where it can be made, and two empty ones.
 pub fn bases() -> &'static [Base] {
     static BASES: OnceLock<Vec<Base>> = OnceLock::new();
     BASES.get_or_init(|| {
         let path = std::env::var_os("XFSR_FUZZ_IMAGE").map(Into::into);
         let path = path.or_else(|| corpus::obtain("fuzz").map(|d| d.data));
         let kernel = path.map(|p: std::path::PathBuf| load(&p));
-        kernel.into_iter().chain([Base::new(own()).expect("an image of our own")]).collect()
+        let (data, rt) = groups();
+        let own = [Base::new(own(), None), Base::new(data, Some(rt))];
+        kernel.into_iter().chain(own.map(|b| b.expect("an image of our own"))).collect()
     })
 }
 
@@ -58,17 +75,18 @@ pub fn bases() -> &'static [Base] {
 /// # Panics
 /// Where it is no image.
 pub fn load(path: &Path) -> Base {
-    Memory::load(path).and_then(Base::new).unwrap_or_else(|e| panic!("{}: {e:#}", path.display()))
+    Memory::load(path).and_then(|m| Base::new(m, None)).unwrap_or_else(|e| panic!("{}: {e:#}", path.display()))
 }
 
 /// A copy of a base with the edits that `bytes` describe, and what was edited.
-pub fn edited(base: &Base, bytes: &[u8]) -> (Memory, Vec<String>) {
-    let memory = base.memory.clone();
+pub fn edited(base: &Base, bytes: &[u8]) -> (Memory, Option<Memory>, Vec<String>) {
+    let (data, rt) = (base.memory.clone(), base.rt.clone());
     let mut done = Vec::new();
     for edit in bytes.chunks_exact(EDIT).take(EDITS) {
         let pick = |i: usize| base.pick(edit[i], edit[i + 1]);
         let (Some(piece), Some(other)) = (pick(0), pick(2)) else { continue };
         let mut bytes = vec![0; piece.length];
+        let memory = rt.as_ref().filter(|_| piece.rt).unwrap_or(&data);
         memory.read_at(&mut bytes, piece.offset).expect("inside");
         let how = edit[4..].first_chunk().expect("eight bytes");
         change(&mut bytes, how, &base.bytes(other));
@@ -76,19 +94,21 @@ pub fn edited(base: &Base, bytes: &[u8]) -> (Memory, Vec<String>) {
         memory.write_at(&bytes, piece.offset).expect("inside");
         done.push(format!("{} at {}: {how:?} with {} at {}", piece.name, piece.offset, other.name, other.offset));
     }
-    (memory, done)
+    (data, rt, done)
 }
 
 /// The target: which base, then edits.
 pub(super) fn run(input: &Input<'_>) {
     let all = bases();
     let base = &all[usize::from(input.choice) % all.len()];
-    exercise(edited(base, input.bytes).0);
+    let (data, rt, _) = edited(base, input.bytes);
+    exercise(data, rt);
 }
 
 /// Does with an image all that the library can do with one.
-pub fn exercise(memory: Memory) {
-    let Ok(volume) = Volume::from_targets(Arc::new(memory), None, None, 8 << 20) else { return };
+pub fn exercise(data: Memory, rt: Option<Memory>) {
+    let rt = rt.map(|rt| Arc::new(rt) as Arc<dyn Target>);
+    let Ok(volume) = Volume::from_targets(Arc::new(data), None, rt, 8 << 20) else { return };
     let _ = journal::log_state(&volume);
     if let Ok(outcome) = check(&volume, &Control::none()) {
         for f in &outcome.findings {

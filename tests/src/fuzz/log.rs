@@ -1,6 +1,8 @@
 //! Log records, the items in them, and metadumps.
 
 use super::Input;
+use crate::memory::Memory;
+use libxfsr::dump::{read_dump, restore};
 use libxfsr::format::log::items::{
     self, AttrOp, BmapOp, BuiFormat, CuiFormat, DoneFormat, ItemHead, ItemType, MapExtent, PhysExtent, RefcountOp,
     RmapOp, TransactionHeader,
@@ -118,6 +120,14 @@ fn regions(region: &[u8]) {
 /// A metadump of either version: indexes and blocks, or headers and extents, to the end.
 pub(super) fn metadump(input: &Input<'_>) {
     let data = input.bytes;
+    let mut pieces = 0;
+    let _ = read_dump(&mut &*data, &mut |_, _, bytes| {
+        pieces += bytes.len();
+        Ok(())
+    });
+    assert!(pieces <= data.len(), "more blocks than bytes");
+    let devices = [(); 3].map(|()| Memory::new(1 << 40));
+    let _ = restore(&mut &*data, &devices[0], Some(&devices[1]), Some(&devices[2]));
     let mut at = 0;
     while let Ok(index) = Index::from_bytes(data.get(at..).unwrap_or(&[])) {
         let _ = (index.info, index.daddrs.iter().map(|d| d.get() >> 1).max());

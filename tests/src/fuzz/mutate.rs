@@ -3,15 +3,41 @@
 use super::kind_of;
 use crate::memory::Memory;
 use anyhow::{Context as _, Result};
+use libxfsr::cache::OnDamage;
+use libxfsr::error::ForkKind;
 use libxfsr::format::inode::{Dinode, MAGIC as INODE_MAGIC};
-use libxfsr::format::log::HEADER_MAGIC;
+use libxfsr::format::log::{HEADER_MAGIC, LOG_BLOCK, RecordHeader, seal_record};
+use libxfsr::format::quota::{DquotSlot, MAGIC as DQUOT_MAGIC, SLOT_SIZE};
+use libxfsr::format::realtime::{RtSuperblock, SUPER_MAGIC};
 use libxfsr::format::superblock::{CRC_OFFSET, Superblock};
 use libxfsr::format::{checksum, seal_checksum, stored_checksum};
 use libxfsr::geometry::Geometry;
+use libxfsr::inode::Inode;
 use libxfsr::target::Target;
+use libxfsr::units::{FsBlock, Ino};
+use libxfsr::volume::Volume;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::offset_of;
+use std::sync::Arc;
 use zerocopy::FromBytes;
+
+/// Bytes of a log record that are one piece at most.
+const MAX_RECORD: usize = 64 << 10;
+/// Blocks of a realtime bitmap or summary that are taken.
+const MAX_BARE: u64 = 64;
+
+/// How a piece's checksum is made right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seal {
+    /// It has none.
+    No,
+    /// It stands there.
+    At(usize),
+    /// Each quota record of the block has its own.
+    Slots,
+    /// That of a log record.
+    Record,
+}
 
 /// A piece of metadata in an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +48,10 @@ pub struct Piece {
     pub offset: u64,
     /// Its length.
     pub length: usize,
-    /// Where its checksum stands; none for parts of the log.
-    pub crc: Option<usize>,
+    /// Its checksum.
+    pub seal: Seal,
+    /// Whether it lies on the realtime device.
+    pub rt: bool,
 }
 
 /// An image and where its metadata is.
@@ -31,6 +59,8 @@ pub struct Piece {
 pub struct Base {
     /// Its bytes.
     pub memory: Memory,
+    /// Those of its realtime device, where that has metadata.
+    pub rt: Option<Memory>,
     /// Its numbers.
     pub geometry: &'static Geometry,
     /// Its metadata, by address.
@@ -39,7 +69,7 @@ pub struct Base {
 
 impl Base {
     /// Finds the metadata of an image: what carries a magic number and the right checksum.
-    pub fn new(memory: Memory) -> Result<Base> {
+    pub fn new(memory: Memory, rt: Option<Memory>) -> Result<Base> {
         let mut sector = [0; 512];
         memory.read_at(&mut sector, 0)?;
         let (sb, _) = Superblock::read_from_prefix(&sector).ok().context("a superblock")?;
@@ -60,7 +90,24 @@ impl Base {
                 }
             }
         }
-        Ok(Base { memory, geometry, pieces: pieces.into_values().collect() })
+        for piece in bare(&memory)? {
+            pieces.insert(piece.offset, piece);
+        }
+        let mut pieces: Vec<Piece> = pieces.into_values().collect();
+        if let Some(rt) = &rt {
+            let mut bytes = [0; 4];
+            rt.read_at(&mut bytes, 0)?;
+            let length = geometry.block_size as usize;
+            anyhow::ensure!(u32::from_be_bytes(bytes) == SUPER_MAGIC, "no realtime superblock");
+            let seal = Seal::At(offset_of!(RtSuperblock, crc));
+            pieces.push(Piece { name: "rgsuper", offset: 0, length, seal, rt: true });
+        }
+        Ok(Base { memory, rt, geometry, pieces })
+    }
+
+    /// The device that a piece lies on.
+    fn device(&self, piece: &Piece) -> &Memory {
+        self.rt.as_ref().filter(|_| piece.rt).unwrap_or(&self.memory)
     }
 
     /// A piece of one of the kinds that there are. Rare kinds are as likely as those of which there are thousands.
@@ -74,9 +121,27 @@ impl Base {
     /// The bytes of a piece.
     pub fn bytes(&self, piece: &Piece) -> Vec<u8> {
         let mut bytes = vec![0; piece.length];
-        self.memory.read_at(&mut bytes, piece.offset).expect("found there");
+        self.device(piece).read_at(&mut bytes, piece.offset).expect("found there");
         bytes
     }
+}
+
+/// Blocks of bitmap and summary of a realtime section without groups, which carry no magic number.
+fn bare(memory: &Memory) -> Result<Vec<Piece>> {
+    let mut all = Vec::new();
+    let volume = Volume::from_targets(Arc::new(memory.clone()), None, None, 1 << 20)?;
+    let (g, sb) = (&volume.geometry, &volume.superblock);
+    if g.rt_blocks == 0 || g.features.metadir() {
+        return Ok(all);
+    }
+    for (name, ino) in [("rtbitmap-bare", sb.rbmino.get()), ("rtsummary-bare", sb.rsumino.get())] {
+        let extents = Inode::read(&volume, Ino(ino), OnDamage::Fail)?.extents(&volume, ForkKind::Data)?;
+        for block in extents.iter().flat_map(|e| e.start..e.start + e.count.min(MAX_BARE)) {
+            let offset = g.fsblock_to_daddr(FsBlock(block)).context("a block of the volume")?.bytes();
+            all.push(Piece { name, offset, length: g.block_size as usize, seal: Seal::No, rt: false });
+        }
+    }
+    Ok(all)
 }
 
 fn piece(bytes: &[u8], offset: u64, g: &Geometry, log: bool, (block, sector): (u64, u64)) -> Option<Piece> {
@@ -86,12 +151,23 @@ fn piece(bytes: &[u8], offset: u64, g: &Geometry, log: bool, (block, sector): (u
             name,
             offset,
             length: bytes.len(),
-            crc: Some(crc),
+            seal: Seal::At(crc),
+            rt: false,
         })
     };
     if log {
-        let header = bytes.starts_with(&HEADER_MAGIC.to_be_bytes());
-        return header.then_some(Piece { name: "log", offset, length: bytes.len().min(4096), crc: None });
+        let header = RecordHeader::read_from_prefix(bytes).ok()?.0;
+        if header.magicno.get() != HEADER_MAGIC || header.verify(&header.fs_uuid).is_err() {
+            return None;
+        }
+        let length = header.header_blocks() as usize * LOG_BLOCK + header.len.get() as usize;
+        return Some(Piece { name: "log", offset, length: length.min(MAX_RECORD), seal: Seal::Record, rt: false });
+    }
+    if bytes.starts_with(&DQUOT_MAGIC.to_be_bytes()) && offset.is_multiple_of(block) {
+        let slot = bytes.get(..SLOT_SIZE)?;
+        let crc = offset_of!(DquotSlot, crc);
+        let sound = stored_checksum(slot, crc) == checksum(slot, crc);
+        return sound.then_some(Piece { name: "dquot", offset, length: block as usize, seal: Seal::Slots, rt: false });
     }
     if bytes.starts_with(b"XFSB") && offset.is_multiple_of(sector) {
         return sound("sb", g.sector_size, CRC_OFFSET);
@@ -158,7 +234,21 @@ pub fn change(bytes: &mut [u8], edit: &[u8; 8], other: &[u8]) {
 
 /// Makes a piece's checksum right.
 pub fn seal(piece: &Piece, bytes: &mut [u8]) {
-    if let Some(crc) = piece.crc {
-        seal_checksum(bytes, crc);
+    match piece.seal {
+        Seal::No => {}
+        Seal::At(crc) => seal_checksum(bytes, crc),
+        Seal::Slots => {
+            bytes.chunks_exact_mut(SLOT_SIZE).for_each(|slot| seal_checksum(slot, offset_of!(DquotSlot, crc)));
+        }
+        Seal::Record => {
+            let Ok((header, _)) = RecordHeader::read_from_prefix(bytes) else { return };
+            // What cannot be a header says nothing of where the data begins.
+            let sound = header.verify(&header.fs_uuid).is_ok();
+            let at = header.header_blocks() as usize * LOG_BLOCK;
+            if let Some((headers, data)) = bytes.split_at_mut_checked(at).filter(|_| sound) {
+                let end = data.len().min(header.len.get() as usize);
+                seal_record(headers, &data[..end]);
+            }
+        }
     }
 }
