@@ -5,6 +5,21 @@
 //!
 //! The library never prints and never exits, and nothing that it reads from a disk makes it panic.
 
+// What could panic on a disk's bytes does not compile outside tests, or says in its place why it cannot. Arithmetic is checked at run
+// time, in release builds too.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::expect_used,
+        clippy::get_unwrap,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
+
 pub mod attr;
 pub mod btree;
 pub mod cache;

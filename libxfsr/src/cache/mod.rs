@@ -186,10 +186,10 @@ impl BufCache {
         self.reads.load(Ordering::Relaxed)
     }
 
+    #[expect(clippy::indexing_slicing, reason = "five bits index 32 shards")]
     fn shard(&self, key: &BlockKey) -> &Mutex<Shard> {
         let d = key.daddr().0;
         let hash = ((d >> 1) ^ (d >> 11) ^ (u64::from(key.target.0) << 40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        // Five bits index 32 shards.
         &self.shards[(hash >> 59) as usize]
     }
 

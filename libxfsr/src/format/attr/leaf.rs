@@ -268,8 +268,8 @@ fn verify_one(a: &LeafAttr<'_>, at: &Context<'_>) -> Verdict {
 fn verify_space(h: &AttrLeafHeader, mut used: Vec<(usize, usize)>, block: usize, at: &Context<'_>) -> Verdict {
     let bad = |field, rule| Corruption::new("attrleaf", field, rule).at_daddr(at.daddr);
     used.sort_unstable();
-    if let Some(w) = used.windows(2).find(|w| w.len() == 2 && w[0].1 > w[1].0) {
-        return Err(bad("nameidx", Rule::Overlap).found(w[1].0).expected(format_args!("at least {}", w[0].1)));
+    if let Some(((_, end), (start, _))) = used.iter().zip(used.iter().skip(1)).find(|(a, b)| a.1 > b.0) {
+        return Err(bad("nameidx", Rule::Overlap).found(start).expected(format_args!("at least {end}")));
     }
     if let Some(&(_, end)) = used.last().filter(|u| u.1 > block) {
         return Err(bad("nameidx", Rule::Range).found(end).expected(format_args!("names end at most at {block}")));
