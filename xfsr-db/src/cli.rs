@@ -6,7 +6,6 @@ use clap::{CommandFactory as _, Parser};
 use libxfsr::cli::{self, Manual, ProgressMode, Reporter};
 use libxfsr::control::{Control, Progress};
 use libxfsr::journal::{LogState, log_state};
-use libxfsr::target::InUse;
 use libxfsr::text::escape;
 use libxfsr::volume::{Devices, Volume};
 use std::ffi::OsString;
@@ -121,11 +120,7 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(exit(1));
         }
     };
-    let read_only = |by: &InUse| {
-        let flags = by.mount.as_ref().and_then(|m| rustix::fs::statvfs(m).ok()).map(|v| v.f_flag);
-        flags.is_some_and(|f| f.contains(rustix::fs::StatVfsMountFlags::RDONLY))
-    };
-    if arguments.consistent && !volume.in_use().iter().all(|(_, by)| read_only(by)) {
+    if arguments.consistent && volume.in_use().iter().any(|(_, by)| by.writable) {
         return fail("-i: mounted, and not read-only");
     }
     cli::note_in_use("xfsr-db", &volume);

@@ -1,17 +1,20 @@
 //! From a command line to a filesystem: look at the targets, plan, write.
 
+use crate::PROGRAM;
 use crate::args::Args;
 use anyhow::{Context, Result, bail};
+use libxfsr::cli::{Failure, note, print, print_json};
 use libxfsr::mkfs::probe::{self, Found};
 use libxfsr::mkfs::write::{Targets, WriteOptions, write};
 use libxfsr::mkfs::{Devices, Topology, plan};
 use libxfsr::target::{Access, FileTarget, Target};
+use libxfsr::text::escape;
 use std::path::Path;
 
-/// Does what the arguments say; what to print.
-pub(crate) fn run(args: &Args) -> Result<String> {
+/// Does what the arguments say.
+pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(text) = &args.only {
-        return Ok(text.clone());
+        return Ok(print(text)?);
     }
     let Some(path) = args.device.as_deref() else { bail!("no device is named; --help shows how") };
     let file_size = new_file_size(args, path)?;
@@ -29,11 +32,11 @@ pub(crate) fn run(args: &Args) -> Result<String> {
     let devices =
         Devices { data: data_topology, log: log.as_ref().map(probe::topology), rt: rt.as_ref().map(probe::topology) };
     for (target, by) in existing.iter().chain(&log).chain(&rt).filter_map(|t| t.in_use().map(|by| (t.name(), by))) {
-        eprintln!("xfsr-mkfs: {target} is {by}: what is seen may be inconsistent");
+        note(PROGRAM, &format!("{} is {by}: what is seen may be inconsistent", escape(target.as_bytes())));
     }
     let plan = plan(&args.options, &devices)?;
     for warning in &plan.warnings {
-        eprintln!("xfsr-mkfs: {warning}");
+        note(PROGRAM, warning);
     }
     if !args.dry_run {
         if !args.force {
@@ -60,12 +63,17 @@ pub(crate) fn run(args: &Args) -> Result<String> {
         write(&plan, &targets, &options).context("the filesystem is not complete")?;
     }
     if args.quiet {
-        return Ok(String::new());
+        return Ok(());
     }
     let name = |p: &Option<std::path::PathBuf>| p.as_ref().map(|p| p.display().to_string());
     let report =
         plan.report(&path.display().to_string(), name(&args.log_device).as_deref(), name(&args.rt_device).as_deref());
-    if args.json { Ok(serde_json::to_string_pretty(&report)? + "\n") } else { Ok(report.render()) }
+    if args.json {
+        print_json(&report).map_err(|e| libxfsr::Error::open("standard output", e))?;
+    } else {
+        print(&report.render())?;
+    }
+    Ok(())
 }
 
 /// The size that an image file is to have, where `-d file` asks for one.
@@ -83,7 +91,8 @@ fn new_file_size(args: &Args, path: &Path) -> Result<Option<u64>> {
 fn refuse_used(target: &FileTarget) -> Result<()> {
     match probe::signature(target)? {
         Some(Found { what, .. }) => {
-            bail!("{} appears to contain {what}; use -f to overwrite it", target.name())
+            let name = escape(target.name().as_bytes());
+            Err(Failure::new("occupied", format!("{name} appears to contain {what}; use -f to overwrite it")).into())
         }
         None => Ok(()),
     }

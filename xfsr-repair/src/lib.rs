@@ -3,42 +3,119 @@
 
 use clap::{CommandFactory as _, Parser};
 use libxfsr::check::Verdict;
-use libxfsr::cli::{self, Common, Manual};
-use libxfsr::volume::Devices;
-use std::path::PathBuf;
+use libxfsr::cli::{self, CheckArguments, CheckJob, ExitCodes, Failure, Manual, Mounts};
 use std::process::ExitCode;
+use std::time::Duration;
+
+const PROGRAM: &str = "xfsr-repair";
+const CODES: ExitCodes = ExitCodes { usage: 1, failed: 1 };
 
 /// Checks an unmounted XFS filesystem and says what is wrong with it, and where
+///
+/// A filesystem that is mounted writable is refused: while it changes, what is read from its device is partly old, and the check would
+/// report damage that is not there. One that is mounted read-only is checked, with a warning. Options of xfs_repair that only a
+/// repair could honour are refused.
 #[derive(Parser)]
-#[command(name = "xfsr-repair", version)]
+#[command(name = PROGRAM, version)]
 struct Arguments {
-    /// Only check; write nothing.
-    #[arg(short = 'n')]
-    no_modify: bool,
-    /// Device or file of an external log.
-    #[arg(short = 'l', value_name = "LOGDEV")]
-    log: Option<PathBuf>,
-    /// Realtime device or file.
-    #[arg(short = 'r', value_name = "RTDEV")]
-    realtime: Option<PathBuf>,
-    /// The device is a regular file. Files are recognised without it; with it, a device is refused.
+    #[command(flatten)]
+    check: CheckArguments,
+    /// The device is a regular file. Files are recognised without it; with it, a device is refused
     #[arg(short = 'f')]
     file: bool,
-    #[command(flatten)]
-    common: Common,
-    /// Device or image file.
-    device: PathBuf,
+    /// Would repair a filesystem that is mounted read-only. With -n nothing is repaired, and such a filesystem is checked anyway
+    #[arg(short = 'd')]
+    dangerous: bool,
+    /// Do not tell the kernel what will be read soon
+    #[arg(short = 'P')]
+    no_prefetch: bool,
+    /// MiB for the block cache, 32 without this option. What must be held of the filesystem comes on top; where it exceeds this number,
+    /// that is said
+    #[arg(short = 'm', value_name = "MAXMEM", value_parser = clap::value_parser!(u32).range(1..))]
+    memory: Option<u32>,
+    /// noquota: do not compare the usage that quota files claim. force_geometry: go on where the geometry cannot be confirmed by a copy
+    /// of the superblock, as is always done with -n. bhash=N: at most 8 * N blocks in the cache
+    #[arg(short = 'o', value_name = "SUBOPTION", value_delimiter = ',')]
+    overrides: Vec<String>,
+    /// Seconds between two lines of progress, which are then written where standard error is no terminal, too
+    #[arg(short = 't', value_name = "INTERVAL", value_parser = clap::value_parser!(u32).range(1..))]
+    interval: Option<u32>,
+    /// Would tell by the exit status that something was repaired: refused, as with -n nothing is
+    #[arg(short = 'e')]
+    tell_repaired: bool,
+    /// Would clear the log: refused, as with -n nothing is written
+    #[arg(short = 'L')]
+    zero_log: bool,
+    /// Would change the filesystem: refused, as with -n nothing is written
+    #[arg(short = 'c', value_name = "SUBOPTION")]
+    change: Option<String>,
 }
 
-fn run(a: &Arguments) -> anyhow::Result<u8> {
-    if !a.no_modify {
-        anyhow::bail!("this version only checks: give -n (nothing was written)");
+/// What `-o` overrides.
+#[derive(Debug, Default)]
+struct Overrides {
+    no_quota: bool,
+    cache: Option<u64>,
+}
+
+fn overrides(list: &[String]) -> Result<Overrides, Failure> {
+    let mut all = Overrides::default();
+    for text in list {
+        let (name, value) = text.split_once('=').map_or((text.as_str(), None), |(n, v)| (n, Some(v)));
+        match (name, value) {
+            ("noquota", None) => all.no_quota = true,
+            ("force_geometry", None) => {}
+            ("bhash", Some(n)) => {
+                let entries = n.parse::<u64>().ok().filter(|n| *n > 0).and_then(|n| n.checked_mul(8 * 4096));
+                all.cache = Some(entries.ok_or_else(|| {
+                    Failure::usage(format!("-o {text} is not possible: it must be a number from 1 on"))
+                })?);
+            }
+            ("ag_stride", _) => {
+                return Err(Failure::usage(
+                    "-o ag_stride is refused: allocation groups are always worked on by all cores",
+                ));
+            }
+            _ => {
+                let text = libxfsr::text::escape(text.as_bytes());
+                return Err(Failure::usage(format!(
+                    "-o {text} is not possible: it takes noquota, force_geometry and bhash=N"
+                )));
+            }
+        }
     }
-    if a.file && !a.device.is_file() {
-        anyhow::bail!("-f: {} is not a regular file", a.device.display());
+    Ok(all)
+}
+
+fn run(a: &Arguments) -> Result<u8, Failure> {
+    let refused = [(a.tell_repaired, "-e"), (a.zero_log, "-L"), (a.change.is_some(), "-c")];
+    if let Some((_, option)) = refused.iter().find(|r| r.0) {
+        return Err(Failure::usage(format!(
+            "{option} is refused: this version only checks, so nothing can be changed"
+        )));
     }
-    let devices = Devices { data: a.device.clone(), log: a.log.clone(), realtime: a.realtime.clone() };
-    let outcome = cli::check_and_print("xfsr-repair", &devices, &a.common)?;
+    if a.file && !a.check.device.is_file() {
+        let name = libxfsr::text::escape(a.check.device.as_os_str().as_encoded_bytes());
+        return Err(Failure::usage(format!("-f: {name} is not a regular file")));
+    }
+    let o = overrides(&a.overrides)?;
+    let limit = a.memory.map(|m| u64::from(m) << 20);
+    let most = libxfsr::volume::DEFAULT_CACHE as u64;
+    let job = CheckJob {
+        mounts: Mounts::ReadOnly,
+        instead: ", or ask the kernel with xfs_scrub -n",
+        cache: [limit, o.cache].into_iter().flatten().min().map(|b| b.min(most) as usize),
+        readahead: !a.no_prefetch,
+        quota_usage: !o.no_quota,
+        interval: a.interval.map(|s| Duration::from_secs(s.into())),
+        ..CheckJob::default()
+    };
+    let outcome = a.check.check(PROGRAM, &job)?;
+    if let (Some(limit), Some(peak)) = (limit, cli::peak_memory())
+        && peak > limit
+    {
+        cli::note(PROGRAM, &format!("-m {}: the check needed {} MiB", limit >> 20, peak.div_ceil(1 << 20)));
+    }
     Ok(match outcome.verdict() {
         Verdict::Clean => 0,
         Verdict::DirtyLog => 2,
@@ -49,8 +126,11 @@ fn run(a: &Arguments) -> anyhow::Result<u8> {
 /// The program's arguments, exit statuses and examples.
 pub fn manual() -> Manual {
     let exit = &[
-        ("0", "nothing is wrong"),
-        ("1", "damage was found, the check or a part of it could not be made, or wrong usage"),
+        ("0", "nothing is wrong; of a filesystem that is mounted read-only: as far as can be told"),
+        (
+            "1",
+            "damage was found, the check or a part of it could not be made (a filesystem that is mounted writable), or wrong usage",
+        ),
         ("2", "the log is dirty: mount and unmount the filesystem, then check again"),
         ("130", "ended by Ctrl-C"),
     ];
@@ -64,18 +144,5 @@ pub fn manual() -> Manual {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let arguments = match manual().parse::<Arguments>() {
-        Ok(a) => a,
-        Err(e) => {
-            let _ = e.print();
-            return ExitCode::from(u8::from(e.use_stderr()));
-        }
-    };
-    match run(&arguments) {
-        Ok(code) => ExitCode::from(code),
-        Err(e) => {
-            cli::note("xfsr-repair", &format!("{e:#}"));
-            ExitCode::from(if cli::interrupted() { cli::exit::INTERRUPTED } else { 1 })
-        }
-    }
+    cli::run(&manual(), CODES, run)
 }

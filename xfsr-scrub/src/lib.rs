@@ -3,58 +3,53 @@
 
 use clap::{CommandFactory as _, Parser};
 use libxfsr::check::Verdict;
-use libxfsr::cli::{self, Common, Manual};
+use libxfsr::cli::{self, CheckArguments, CheckJob, ExitCodes, Failure, Manual};
 use libxfsr::error::Severity;
-use libxfsr::target::{Access, FileTarget, InUse};
-use libxfsr::volume::Devices;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
+
+const PROGRAM: &str = "xfsr-scrub";
+const CODES: ExitCodes = ExitCodes { usage: 8, failed: 4 };
+
+/// What to do about errors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum OnErrors {
+    /// Only tell of them
+    Continue,
+}
 
 /// Checks an unmounted XFS filesystem, with the exit statuses of xfs_scrub
+///
+/// A mounted filesystem is refused. Of xfs_scrub's options those are missing that need one: -C, -m, -x and -a.
 #[derive(Parser)]
-#[command(name = "xfsr-scrub", version)]
+#[command(name = PROGRAM, version)]
 struct Arguments {
-    /// Only check; write nothing.
-    #[arg(short = 'n')]
-    no_modify: bool,
-    /// Device or file of an external log.
-    #[arg(short = 'l', value_name = "LOGDEV")]
-    log: Option<PathBuf>,
-    /// Realtime device or file.
-    #[arg(short = 'r', value_name = "RTDEV")]
-    realtime: Option<PathBuf>,
     #[command(flatten)]
-    common: Common,
-    /// Device or image file.
-    device: PathBuf,
+    check: CheckArguments,
+    /// In the background: one thread. Twice: with a rest of 100 microseconds between two steps
+    #[arg(short = 'b', action = clap::ArgAction::Count)]
+    background: u8,
+    /// What to do where errors are found. An unmounted filesystem cannot be shut down
+    #[arg(short = 'e', value_name = "BEHAVIOUR", value_enum, default_value = "continue")]
+    errors: OnErrors,
+    /// Do not trim free space, which with -n never happens
+    #[arg(short = 'k')]
+    no_trim: bool,
+    /// Tell on standard error how long each part took, and the memory
+    #[arg(short = 'T')]
+    timing: bool,
 }
 
-fn escape(path: &Path) -> String {
-    libxfsr::text::escape(path.as_os_str().as_encoded_bytes())
-}
-
-/// By whom the device, image or directory is used.
-fn in_use(path: &Path) -> Option<InUse> {
-    if path.is_dir() {
-        let by = |_| InUse { device: path.to_owned(), mount: Some(path.to_owned()) };
-        return libxfsr::kernel::Mounted::open(path).ok().map(by);
-    }
-    FileTarget::open(path, Access::Read).ok()?.in_use().cloned()
-}
-
-fn run(a: &Arguments) -> anyhow::Result<u8> {
-    let used = |path: &PathBuf| in_use(path).map(|by| (path.clone(), by));
-    if let Some((path, by)) =
-        [Some(&a.device), a.log.as_ref(), a.realtime.as_ref()].into_iter().flatten().find_map(used)
-    {
-        anyhow::bail!(
-            "{} is {by}: this version checks unmounted filesystems only, and what is seen under a mount may be \
-             inconsistent; unmount it, or ask the kernel with xfs_scrub -n (nothing was checked)",
-            escape(&path)
-        );
-    }
-    let devices = Devices { data: a.device.clone(), log: a.log.clone(), realtime: a.realtime.clone() };
-    let outcome = cli::check_and_print("xfsr-scrub", &devices, &a.common)?;
+fn run(a: &Arguments) -> Result<u8, Failure> {
+    let OnErrors::Continue = a.errors;
+    let job = CheckJob {
+        instead: ", or ask the kernel with xfs_scrub -n",
+        threads: (a.background > 0).then_some(1),
+        pause: Duration::from_micros(if a.background > 1 { 100 } else { 0 }),
+        timing: a.timing,
+        ..CheckJob::default()
+    };
+    let outcome = a.check.check(PROGRAM, &job)?;
     let mut code = u8::from(outcome.verdict() == Verdict::Damaged);
     code |= if outcome.count(Severity::Preen) > 0 { 2 } else { 0 };
     code |= if outcome.dirty_log || outcome.is_incomplete() { 4 } else { 0 };
@@ -68,7 +63,7 @@ pub fn manual() -> Manual {
         ("1", "damage was found and left"),
         ("2", "something could be optimised"),
         ("4", "the check or a part of it could not be made: an error, a dirty log, a mounted filesystem"),
-        ("8", "wrong usage"),
+        ("8", "wrong usage, a wrong or missing log device among it"),
         ("130", "ended by Ctrl-C"),
     ];
     let examples = &[
@@ -80,22 +75,5 @@ pub fn manual() -> Manual {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let arguments = match manual().parse::<Arguments>() {
-        Ok(a) => a,
-        Err(e) => {
-            let _ = e.print();
-            return ExitCode::from(if e.use_stderr() { 8 } else { 0 });
-        }
-    };
-    if !arguments.no_modify {
-        eprintln!("xfsr-scrub: this version only checks: give -n (nothing was written)");
-        return ExitCode::from(8);
-    }
-    match run(&arguments) {
-        Ok(code) => ExitCode::from(code),
-        Err(e) => {
-            cli::note("xfsr-scrub", &format!("{e:#}"));
-            ExitCode::from(if cli::interrupted() { cli::exit::INTERRUPTED } else { 4 })
-        }
-    }
+    cli::run(&manual(), CODES, run)
 }

@@ -58,10 +58,15 @@ fn other_devices_are_taken_and_missed() {
     oracle::mkfs_xfs(&["-m", "reflink=0"], &devices).unwrap();
     let v = check(&devices);
     assert_eq!(v.code, 0, "{}", v.output);
-    // Without its log nothing can be said.
+    // Without its log nothing can be said; with a device that it does not have neither.
     let v = check(&oracle::Devices { log: None, ..devices.clone() });
-    assert_eq!(v.code, 4, "{}", v.output);
+    assert_eq!(v.code, 8, "{}", v.output);
     assert!(v.output.contains("log is on a device of its own"), "{}", v.output);
+    let v = check(&oracle::Devices { log: devices.rt.clone(), ..devices.clone() });
+    assert_eq!(v.code, 1, "an empty log is damage: {}", v.output);
+    let v = check(&oracle::Devices { log: Some(devices.data.clone()), ..devices.clone() });
+    assert_eq!(v.code, 8, "{}", v.output);
+    assert!(v.output.contains("holds a filesystem"), "{}", v.output);
 }
 
 #[test]
@@ -82,6 +87,27 @@ fn what_is_mounted_is_never_called_clean() {
 }
 
 #[test]
+fn options_change_how_it_is_done_and_not_what_is_found() {
+    let Some(devices) = corpus::obtain("default") else { return };
+    let run = |options: &[&str]| {
+        let words = options.iter().map(OsString::from).chain([devices.data.clone().into()]).collect::<Vec<_>>();
+        let out = std::process::Command::new(env!("CARGO_BIN_EXE_xfsr-scrub")).args(words).output().expect("it runs");
+        assert_eq!(out.status.code(), Some(0), "{options:?}");
+        [out.stdout, out.stderr].map(|b| String::from_utf8_lossy(&b).into_owned())
+    };
+    let [answer, quiet] = run(&["-n"]);
+    assert!(answer.ends_with("clean\n") && quiet.is_empty(), "{answer} {quiet}");
+    for options in [&["-n", "-b"][..], &["-n", "-bb", "-k"], &["-n", "-e", "continue"], &["-n", "-T"], &["-n", "-v"]] {
+        let [out, said] = run(options);
+        assert_eq!(out, answer, "{options:?}");
+        let timed = said.lines().filter(|l| l.contains("inodes: ") && l.contains(" MiB so far")).count();
+        assert_eq!(timed, usize::from(options.contains(&"-T") || options.contains(&"-v")), "{options:?}: {said}");
+    }
+    let [_, said] = run(&["-n", "-vv"]);
+    assert!(said.contains("the log is clean, its head at cycle") && said.contains("meta-data="), "{said}");
+}
+
+#[test]
 fn v4_is_refused_in_a_sentence() {
     if oracle::require(&["mkfs.xfs"]).is_none() {
         return;
@@ -98,5 +124,7 @@ fn v4_is_refused_in_a_sentence() {
 fn wrong_usage_and_missing_files_have_their_own_codes() {
     assert_eq!(scrub(&["--nonsense".into()]).code, 8);
     assert_eq!(scrub(&["/nonexistent".into()]).code, 8);
+    assert_eq!(scrub(&["-n".into(), "-x".into(), "/nonexistent".into()]).code, 8);
+    assert_eq!(scrub(&["-n".into(), "-e".into(), "shutdown".into(), "/nonexistent".into()]).code, 8);
     assert_eq!(scrub(&["-n".into(), "/nonexistent".into()]).code, 4);
 }

@@ -4,7 +4,7 @@ use crate::args::{Cli, Command, Freesp, Fsmap, Line};
 use crate::render;
 use clap::Parser;
 use libxfsr::Error;
-use libxfsr::cli::{self, Reporter, exit};
+use libxfsr::cli::{self, ExitCodes, Failure, Reporter, exit};
 use libxfsr::control::Control;
 use libxfsr::spaceman::{self, Bins, Device, Source, SpaceBackend};
 use serde_json::json;
@@ -12,6 +12,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 
 const PROGRAM: &str = "xfsr-spaceman";
+const CODES: ExitCodes = ExitCodes { usage: exit::USAGE, failed: exit::FAILED };
 
 /// Cuts a command into words. Quotes and escapes are not needed: no argument of a command holds a blank.
 fn parse_line(text: &str) -> Result<Command, clap::Error> {
@@ -27,8 +28,7 @@ pub(crate) fn main() -> u8 {
     let common = cli.common;
     let (commands, path) = match (cli.direct, cli.path) {
         (Some(_), _) if !cli.commands.is_empty() => {
-            cli::note(PROGRAM, "give either -c or a subcommand, not both");
-            return exit::USAGE;
+            return wrong("give either -c or a subcommand, not both");
         }
         (Some(direct), None) => {
             let (command, path) = direct.split();
@@ -40,10 +40,9 @@ pub(crate) fn main() -> u8 {
         },
         (Some(_), Some(path)) => {
             let path = libxfsr::text::escape(path.as_os_str().as_encoded_bytes());
-            cli::note(PROGRAM, &format!("{path}: the path comes after the subcommand"));
-            return exit::USAGE;
+            return wrong(&format!("{path}: the path comes after the subcommand"));
         }
-        (None, None) => return exit::USAGE,
+        (None, None) => return wrong("no path is given"),
     };
     if let Err(e) = cli::watch() {
         cli::note(PROGRAM, &format!("Ctrl-C will end it at once: {e}"));
@@ -55,7 +54,7 @@ pub(crate) fn main() -> u8 {
     reporter.clear();
     let source = match opened {
         Ok(s) => s,
-        Err(e) => return cli::fail(PROGRAM, &e),
+        Err(e) => return Failure::from(e).report(PROGRAM, common.json, CODES),
     };
     if let Some(by) = source.in_use() {
         cli::note(
@@ -81,15 +80,18 @@ pub(crate) fn main() -> u8 {
         let control = Control { deadline: None, stop: &cli::interrupted, progress: Some(&tell), phase: None };
         if let Err(e) = run(command, source.backend(), common.json, &control, &reporter) {
             reporter.clear();
-            return cli::fail(PROGRAM, &e);
+            return Failure::from(e).report(PROGRAM, common.json, CODES);
         }
     }
     exit::OK
 }
 
 fn usage(e: &clap::Error) -> u8 {
-    let _ = e.print();
-    if e.use_stderr() { exit::USAGE } else { exit::OK }
+    cli::usage_error(PROGRAM, e, CODES)
+}
+
+fn wrong(sentence: &str) -> u8 {
+    Failure::usage(sentence).report(PROGRAM, cli::wants_json(), CODES)
 }
 
 fn run(
@@ -154,7 +156,7 @@ fn fsmap(
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut number = 0u64;
     let mut result = if json { out.write_all(b"{\"command\":\"fsmap\",\"result\":[") } else { Ok(()) };
-    backend.fsmap(only, control, &mut |m| {
+    let told = backend.fsmap(only, control, &mut |m| {
         let line = if json {
             let separator = if number == 0 { "\n" } else { ",\n" };
             format!("{separator}{}", json!(m))
@@ -166,8 +168,13 @@ fn fsmap(
             result = out.write_all(line.as_bytes());
         }
         if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
+    });
     reporter.clear();
+    if json && told.is_err() {
+        // What follows on standard output is the document that says why.
+        result = result.and_then(|()| out.write_all(b"\n],\"complete\":false}\n")).and_then(|()| out.flush());
+    }
+    told?;
     if result.is_ok() && json {
         result = out.write_all(b"\n]}\n");
     }

@@ -15,7 +15,7 @@ use crate::units::{Daddr, Lsn};
 use parking_lot::{ArcRwLockReadGuard, ArcRwLockWriteGuard, Mutex, RawRwLock, RwLock};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// The write-ahead rule. Declared here, implemented by the journal; [`NoLog`] serves xfiles, mkfs and overlays.
 pub trait LogGate: Send + Sync {
@@ -138,7 +138,8 @@ const READAHEAD_GAP: u64 = 16 << 10;
 pub struct BufCache {
     shards: [Mutex<Shard>; SHARDS],
     targets: RwLock<Vec<Attached>>,
-    shard_budget: usize,
+    shard_budget: AtomicUsize,
+    readahead: AtomicBool,
     reads: AtomicU64,
 }
 
@@ -154,9 +155,20 @@ impl BufCache {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             targets: RwLock::default(),
-            shard_budget: budget / SHARDS,
+            shard_budget: AtomicUsize::new(budget / SHARDS),
+            readahead: AtomicBool::new(true),
             reads: AtomicU64::new(0),
         }
+    }
+
+    /// Keeps about so many bytes of clean blocks from now on.
+    pub fn set_budget(&self, budget: usize) {
+        self.shard_budget.store(budget / SHARDS, Ordering::Relaxed);
+    }
+
+    /// Whether [`BufCache::readahead`] does anything; it does unless told otherwise.
+    pub fn set_readahead(&self, on: bool) {
+        self.readahead.store(on, Ordering::Relaxed);
     }
 
     /// Adds a target.
@@ -201,7 +213,7 @@ impl BufCache {
 
     fn evict(&self, shard: &mut Shard) {
         let mut turns = shard.clock.len().saturating_mul(2);
-        while shard.bytes > self.shard_budget && turns > 0 {
+        while shard.bytes > self.shard_budget.load(Ordering::Relaxed) && turns > 0 {
             turns -= 1;
             let Some(key) = shard.clock.pop_front() else { break };
             let Some(entry) = shard.map.get(&key) else { continue };
@@ -321,6 +333,9 @@ impl BufCache {
     /// Tells the targets that these blocks will be read soon: one hint for each run of neighbours, in address order. Nothing is
     /// read into this cache, and nothing waits.
     pub fn readahead(&self, keys: &[BlockKey]) {
+        if !self.readahead.load(Ordering::Relaxed) {
+            return;
+        }
         let mut pieces: Vec<(TargetId, u64, u64)> = Vec::with_capacity(keys.len());
         for key in keys {
             let mut add = |d: Daddr, sectors: u32| pieces.push((key.target, d.bytes(), u64::from(sectors) * 512));
@@ -516,6 +531,10 @@ mod tests {
         // Block 9 is 24 KiB behind block 2: too far to be read with it.
         assert_eq!(*hints.1.lock(), [(4096, 8192), (9 * 4096, 4096), (4000 * 512, 4096), (6000 * 512, 4096)]);
         assert_eq!(cache.reads(), 0);
+        hints.1.lock().clear();
+        cache.set_readahead(false);
+        cache.readahead(&[key(9)]);
+        assert!(hints.1.lock().is_empty(), "a hint that was not wanted");
     }
 
     #[test]

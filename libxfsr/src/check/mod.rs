@@ -96,6 +96,29 @@ pub struct Totals {
     pub warnings: u64,
 }
 
+/// What a caller may leave out of a check.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Whether the usage that quota files claim is compared with what all inodes use. What is left out stands in
+    /// [`Outcome::not_applicable`].
+    pub quota_usage: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { quota_usage: true }
+    }
+}
+
+/// A device that was in use when it was opened: what was read from it may be inconsistent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct UsedDevice {
+    /// The device or file, escaped.
+    pub device: String,
+    /// By whom.
+    pub by: String,
+}
+
 /// What a check found.
 #[derive(Debug, Default)]
 #[must_use]
@@ -113,6 +136,8 @@ pub struct Outcome {
     pub not_checked: Vec<NotChecked>,
     /// Parts that there is nothing to compare with, as the usage of a quota that the kernel has not counted yet.
     pub not_applicable: Vec<NotChecked>,
+    /// Devices that somebody used meanwhile: both findings and their absence may then be an illusion.
+    pub in_use: Vec<UsedDevice>,
     /// What was looked at.
     pub counts: Counts,
 }
@@ -157,7 +182,7 @@ pub(crate) type OwnerOf = fn(&[u8]) -> Option<Ino>;
 impl Serialize for Outcome {
     fn serialize<S: serde::Serializer>(&self, s: S) -> std::result::Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct as _;
-        let mut o = s.serialize_struct("Outcome", 8)?;
+        let mut o = s.serialize_struct("Outcome", 9)?;
         o.serialize_field("verdict", &self.verdict())?;
         o.serialize_field("findings", &self.findings)?;
         o.serialize_field("more_findings", &self.more_findings)?;
@@ -165,6 +190,7 @@ impl Serialize for Outcome {
         o.serialize_field("dirty_log", &self.dirty_log)?;
         o.serialize_field("not_checked", &self.not_checked)?;
         o.serialize_field("not_applicable", &self.not_applicable)?;
+        o.serialize_field("in_use", &self.in_use)?;
         o.serialize_field("counts", &self.counts)?;
         o.end()
     }
@@ -190,7 +216,15 @@ impl Serialize for Outcome {
 /// # Ok::<(), libxfsr::Error>(())
 /// ```
 pub fn check(volume: &Volume, control: &Control<'_>) -> Result<Outcome> {
-    run(volume, control, None)
+    check_with(volume, Options::default(), control)
+}
+
+/// As [`check`], without what the options leave out.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_with(volume: &Volume, options: Options, control: &Control<'_>) -> Result<Outcome> {
+    run(volume, options, control, None)
 }
 
 /// An extent of an AG and one of its owners, as the check's forward scan saw them.
@@ -221,15 +255,24 @@ pub struct Survey {
 /// As [`check`].
 pub fn survey(volume: &Volume, control: &Control<'_>) -> Result<Survey> {
     let mut owners = Vec::new();
-    let outcome = run(volume, control, Some(&mut owners))?;
+    let outcome = run(volume, Options::default(), control, Some(&mut owners))?;
     Ok(Survey { outcome, owners })
 }
 
-fn run(volume: &Volume, control: &Control<'_>, keep: Option<&mut Vec<Vec<BlockOwner>>>) -> Result<Outcome> {
+fn run(
+    volume: &Volume,
+    options: Options,
+    control: &Control<'_>,
+    keep: Option<&mut Vec<Vec<BlockOwner>>>,
+) -> Result<Outcome> {
     let mut found = Findings::new(control);
-    let mut outcome = Outcome::default();
+    let used = volume.in_use().iter();
+    let used =
+        used.map(|(device, by)| UsedDevice { device: crate::text::escape(device.as_bytes()), by: by.to_string() });
+    let mut outcome = Outcome { in_use: used.collect(), ..Outcome::default() };
     control.begin("superblocks and log");
     let state = log_state(volume);
+    let readable = matches!(state, Ok(LogState::Clean { .. } | LogState::Dirty { .. }));
     superblock::check(volume, matches!(state, Ok(LogState::Dirty { .. })), &found)?;
     features(volume, matches!(state, Ok(LogState::Dirty { .. })), &found);
     match state {
@@ -245,13 +288,14 @@ fn run(volume: &Volume, control: &Control<'_>, keep: Option<&mut Vec<Vec<BlockOw
             found.lsn(Some(Lsn(primary)).filter(|_| volume.superblock_from == AgNumber(0)), bad);
         }
         Ok(LogState::Absent) => {
-            return Err(Error::invalid("the log is on a device of its own, which was not given: it could be dirty"));
+            return Err(Error::invalid(
+                "the log is on a device of its own, which was not given: it could be dirty; name it as the log",
+            ));
         }
         Err(e) => found.add_error(e, || Corruption::new("log", "head", Rule::Unreadable)),
     }
-    if volume.log.is_some()
-        && let Err(e) = crate::journal::read(volume, control)
-    {
+    // Where no head was found, the records would only be missed once more.
+    if readable && let Err(e) = crate::journal::read(volume, control) {
         match e {
             Error::Stopped => return Err(e),
             // Of a clean log nobody needs more than that it is clean.
@@ -261,7 +305,7 @@ fn run(volume: &Volume, control: &Control<'_>, keep: Option<&mut Vec<Vec<BlockOw
         }
     }
     if !outcome.dirty_log || keep.is_some() {
-        outcome.counts = everything(volume, control, &found, keep)?;
+        outcome.counts = everything(volume, options, control, &found, keep)?;
     }
     outcome.totals = found.totals();
     outcome.not_checked = std::mem::take(&mut *found.not_checked.lock());
@@ -328,6 +372,7 @@ fn cause(c: &Corruption) -> (bool, u8) {
 
 fn everything(
     volume: &Volume,
+    options: Options,
     control: &Control<'_>,
     found: &Findings<'_>,
     keep: Option<&mut Vec<Vec<BlockOwner>>>,
@@ -352,7 +397,7 @@ fn everything(
     let owners = owners::Owners::new(&ags);
     let table = inodes::Table::new(g, &ags);
     let mut counts = Counts { ags: groups.len() as u64, ..Counts::default() };
-    let usage = quota::Usage::new(volume);
+    let usage = quota::Usage::new(volume, options.quota_usage);
     let unread = AtomicU64::new(0);
     let scan = inodes::Scan { volume, found, owners: &owners, table: &table, usage: &usage, control, unread };
     scan.run(&ags)?;

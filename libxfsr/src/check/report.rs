@@ -28,6 +28,7 @@ impl fmt::Display for Outcome {
         if self.dirty_log {
             return writeln!(f, "log is dirty, not checked");
         }
+        let used = if self.in_use.is_empty() { "" } else { ", as far as can be told of a device in use" };
         let c = &self.counts;
         writeln!(
             f,
@@ -37,10 +38,10 @@ impl fmt::Display for Outcome {
         match self.verdict() {
             Verdict::Damaged => {
                 let bad = self.count(Severity::Corrupt) + self.count(Severity::CrossReference);
-                writeln!(f, "damaged: {bad} findings")
+                writeln!(f, "damaged: {bad} findings{used}")
             }
-            Verdict::Incomplete => writeln!(f, "no damage in what was checked, but not everything could be"),
-            Verdict::DirtyLog | Verdict::Clean => writeln!(f, "clean"),
+            Verdict::Incomplete => writeln!(f, "no damage in what was checked, but not everything could be{used}"),
+            Verdict::DirtyLog | Verdict::Clean => writeln!(f, "clean{used}"),
         }
     }
 }

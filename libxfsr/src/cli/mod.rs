@@ -1,24 +1,26 @@
 //! What the programs share: sizes, output, exit codes, progress and Ctrl-C. Behind the cargo feature `cli`; the rest of the
 //! library never prints.
 
+mod checker;
+mod failure;
 mod interrupt;
 mod manual;
 mod output;
 mod progress;
 mod size;
-mod whole;
 
+pub use checker::{CheckArguments, CheckJob, Mounts, note_in_use, peak_memory};
+pub use failure::{ExitCodes, Failure, run, usage_error, wants_json};
 pub use interrupt::{interrupted, watch};
 pub use manual::Manual;
-pub use output::{exit, fail, note, print, print_json, print_json_to};
+pub use output::{exit, note, print, print_json, print_json_to};
 pub use progress::{ProgressMode, Reporter};
 pub use size::{Units, parse_size, show_size};
-pub use whole::{check_and_print, note_in_use};
 
 /// Options that every program has. Flatten it into the program's own.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
 pub struct Common {
-    /// Print answers as JSON
+    /// Print answers as JSON, and a failure as {"error": {"kind", "message", "exit_status"}}, on standard output
     #[arg(long, global = true)]
     pub json: bool,
     /// Tell the progress of long work on standard error: as text (only on a terminal), as JSON lines, or not

@@ -53,13 +53,3 @@ pub fn print_json(value: &impl serde::Serialize) -> std::io::Result<()> {
 pub fn note(program: &str, text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{program}: {text}");
 }
-
-/// Tells of an error on standard error and gives the exit code for it.
-pub fn fail(program: &str, error: &Error) -> u8 {
-    note(program, &error.to_string());
-    match error {
-        Error::Stopped if super::interrupted() => exit::INTERRUPTED,
-        Error::Invalid(_) => exit::USAGE,
-        _ => exit::FAILED,
-    }
-}

@@ -18,6 +18,15 @@ pub enum ProgressMode {
     None,
 }
 
+/// How it is done here and now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Form {
+    Bar,
+    Lines,
+    Json,
+    Nothing,
+}
+
 #[derive(Debug)]
 struct State {
     last: Option<Instant>,
@@ -27,7 +36,8 @@ struct State {
 /// Takes what [`Control::progress`](crate::control::Control) tells and shows it.
 #[derive(Debug)]
 pub struct Reporter {
-    mode: ProgressMode,
+    form: Form,
+    interval: Duration,
     start: Instant,
     state: Mutex<State>,
 }
@@ -39,23 +49,39 @@ const INTERVAL: Duration = Duration::from_millis(500);
 impl Reporter {
     /// Starts the clock. Text is told only where standard error is a terminal.
     pub fn new(mode: ProgressMode) -> Self {
-        let mode =
-            if mode == ProgressMode::Text && !std::io::stderr().is_terminal() { ProgressMode::None } else { mode };
-        Self { mode, start: Instant::now(), state: Mutex::new(State { last: None, bar: None }) }
+        Self::every(mode, None)
+    }
+
+    /// As [`Reporter::new`]. Where the caller names an interval, text is told as lines where standard error is no terminal.
+    pub fn every(mode: ProgressMode, interval: Option<Duration>) -> Self {
+        let form = match mode {
+            ProgressMode::None => Form::Nothing,
+            ProgressMode::Json => Form::Json,
+            ProgressMode::Text if std::io::stderr().is_terminal() => Form::Bar,
+            ProgressMode::Text if interval.is_some() => Form::Lines,
+            ProgressMode::Text => Form::Nothing,
+        };
+        let interval = interval.unwrap_or(INTERVAL);
+        Self { form, interval, start: Instant::now(), state: Mutex::new(State { last: None, bar: None }) }
     }
 
     /// Shows it, if it is time to.
     pub fn tell(&self, p: &Progress) {
-        if self.mode == ProgressMode::None || self.start.elapsed() < PATIENCE {
+        if self.form == Form::Nothing || self.start.elapsed() < PATIENCE.max(self.interval) {
             return;
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.last.is_some_and(|l| l.elapsed() < INTERVAL) {
+        if state.last.is_some_and(|l| l.elapsed() < self.interval) {
             return;
         }
         state.last = Some(Instant::now());
-        if self.mode == ProgressMode::Json {
-            let _ = writeln!(std::io::stderr().lock(), "{}", line(p, self.start.elapsed()));
+        let text = match self.form {
+            Form::Json => Some(line(p, self.start.elapsed())),
+            Form::Lines => Some(sentence(p, self.start.elapsed())),
+            Form::Bar | Form::Nothing => None,
+        };
+        if let Some(text) = text {
+            let _ = writeln!(std::io::stderr().lock(), "{text}");
             return;
         }
         let bar = state.bar.get_or_insert_with(|| ProgressBar::with_draw_target(p.total, ProgressDrawTarget::stderr()));
@@ -84,6 +110,11 @@ impl Drop for Reporter {
     }
 }
 
+fn sentence(p: &Progress, elapsed: Duration) -> String {
+    let total = p.total.map_or(String::new(), |t| format!(" of {t}"));
+    format!("{}: {}{total} after {} s", p.phase, p.done, elapsed.as_secs())
+}
+
 fn line(p: &Progress, elapsed: Duration) -> String {
     #[derive(serde::Serialize)]
     struct Line<'a> {
@@ -96,7 +127,7 @@ fn line(p: &Progress, elapsed: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Progress, line};
+    use super::{Progress, line, sentence};
     use std::time::Duration;
 
     #[test]
@@ -105,5 +136,7 @@ mod tests {
         let v: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!((v["phase"].as_str(), v["done"].as_u64(), v["total"].as_u64()), (Some("inodes"), Some(3), Some(9)));
         assert_eq!(v["seconds"].as_f64(), Some(1.5));
+        let p = Progress { phase: "inodes", done: 3, total: None };
+        assert_eq!(sentence(&p, Duration::from_secs(7)), "inodes: 3 after 7 s");
     }
 }

@@ -15,13 +15,15 @@ pub struct InUse {
     pub device: PathBuf,
     /// Where it is mounted, if that can be seen from here.
     pub mount: Option<PathBuf>,
+    /// Whether it may be written meanwhile: not under a mount that is read-only.
+    pub writable: bool,
 }
 
 impl fmt::Display for InUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let escape = |p: &Path| crate::text::escape(p.as_os_str().as_encoded_bytes());
         match &self.mount {
-            Some(m) => write!(f, "mounted on {}", escape(m)),
+            Some(m) => write!(f, "mounted on {}{}", escape(m), if self.writable { "" } else { ", read-only" }),
             None => write!(
                 f,
                 "in use: {} is held by a mount that cannot be seen from here, by another device or by a program",
@@ -53,11 +55,16 @@ fn above_loops(wanted: impl Fn(&Backing) -> bool, depth: u32) -> Option<InUse> {
 fn above_device(number: u64, path: &Path, depth: u32) -> Option<InUse> {
     let mut all = vec![(number, path.to_owned())];
     all.extend(partitions(number));
-    if let Some((_, device, mount)) = all.iter().find_map(|(n, p)| Some((n, p, mount_of_device(*n)?))) {
-        return Some(InUse { device: device.clone(), mount: Some(mount) });
+    let mounts = all.iter().filter_map(|(n, device)| {
+        let (mount, writable) = mount_of_device(*n)?;
+        Some(InUse { device: device.clone(), mount: Some(mount), writable })
+    });
+    // Of several partitions one that is written matters more.
+    if let Some(by) = mounts.max_by_key(|by| by.writable) {
+        return Some(by);
     }
     above_loops(|b| all.iter().any(|(n, _)| b.is_device(*n)), depth)
-        .or_else(|| is_claimed(path).then(|| InUse { device: path.to_owned(), mount: None }))
+        .or_else(|| is_claimed(path).then(|| InUse { device: path.to_owned(), mount: None, writable: true }))
 }
 
 /// The directory of a device in sysfs.
@@ -125,15 +132,24 @@ fn unescape_mountinfo(s: &str) -> PathBuf {
     PathBuf::from(std::ffi::OsString::from_vec(out))
 }
 
-/// Where the device with this number is mounted, in this mount namespace.
-fn mount_of_device(rdev: u64) -> Option<PathBuf> {
+/// Where the device with this number is mounted, in this mount namespace, and whether the filesystem is writable: a mount point may be
+/// read-only where the filesystem is not.
+fn mount_of_device(rdev: u64) -> Option<(PathBuf, bool)> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     table.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(' ').collect();
         let separator = fields.iter().position(|f| *f == "-")?;
         let source = unescape_mountinfo(fields.get(separator + 2)?);
         let same = device_number(&source) == Some(rdev)
-            || *fields.get(2)? == format!("{}:{}", rustix::fs::major(rdev), rustix::fs::minor(rdev));
-        same.then(|| fields.get(4).map(|m| unescape_mountinfo(m))).flatten()
+            || *fields.get(2)? == format!("{}:{}", rustix::fs::major(rdev), rustix::fs::minor(rdev))
+            || other_devices(fields.get(separator + 3)?).any(|path| device_number(&path) == Some(rdev));
+        let read_only = fields.get(separator + 3).is_some_and(|o| o.split(',').any(|o| o == "ro"));
+        same.then(|| fields.get(4).map(|m| (unescape_mountinfo(m), !read_only))).flatten()
     })
+}
+
+/// Log and realtime devices that a mount's options name.
+fn other_devices(options: &str) -> impl Iterator<Item = PathBuf> + '_ {
+    let value = |o: &str| o.strip_prefix("logdev=").or_else(|| o.strip_prefix("rtdev=")).map(unescape_mountinfo);
+    options.split(',').filter_map(value)
 }

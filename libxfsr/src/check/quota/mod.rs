@@ -140,11 +140,19 @@ pub(super) fn check(
         }
         seen.push(ino);
         let accounted = qflags.contains(kind.accounted());
-        let compare = accounted && qflags.contains(kind.counted()) && complete;
+        let compare = accounted && qflags.contains(kind.counted()) && complete && usage.wanted;
         if accounted && !compare {
-            let why = if complete { "not marked as counted" } else { "not all inodes could be read" };
+            let why = match (usage.wanted, complete) {
+                (false, _) => "it was not asked for",
+                (_, true) => "not marked as counted",
+                _ => "not all inodes could be read",
+            };
             let why = format_args!("{} quota: {why}", kind.name());
-            if complete { found.not_applicable("quotacheck", why) } else { found.skip("quotacheck", why) }
+            if complete || !usage.wanted {
+                found.not_applicable("quotacheck", why)
+            } else {
+                found.skip("quotacheck", why)
+            }
         }
         file.check(compare.then(|| usage.take(kind)), control)?;
     }

@@ -27,6 +27,8 @@ impl Used {
 /// Usage by kind and id. Nothing is counted where the superblock does not say that usage was counted before.
 pub(in crate::check) struct Usage {
     counted: bool,
+    /// Whether the caller wants usage to be compared.
+    pub(super) wanted: bool,
     /// The quota files themselves, which nobody is charged for.
     files: Vec<Ino>,
     by_kind: [Mutex<HashMap<u32, Used>>; 3],
@@ -37,12 +39,12 @@ pub(in crate::check) struct Usage {
 pub(in crate::check) struct Batch(Vec<(u8, u32, Used)>);
 
 impl Usage {
-    pub(in crate::check) fn new(volume: &Volume) -> Self {
+    pub(in crate::check) fn new(volume: &Volume, wanted: bool) -> Self {
         let qflags = QuotaFlags::from_bits_retain(volume.superblock.qflags.get());
         let any = |of: fn(Kind) -> QuotaFlags| Kind::ALL.iter().any(|k| qflags.contains(of(*k)));
-        let counted = any(Kind::counted) && any(Kind::accounted);
+        let counted = wanted && any(Kind::counted) && any(Kind::accounted);
         let files = Kind::ALL.iter().filter_map(|k| k.inode(volume).ok().flatten()).collect();
-        Self { counted, files, by_kind: Default::default() }
+        Self { counted, wanted, files, by_kind: Default::default() }
     }
 
     /// Takes a batch.

@@ -1,5 +1,7 @@
 //! Targets, geometry and cache: all that reading needs. A check opens a [`Volume`], never an engine.
 
+mod devices;
+
 use crate::cache::{BlockKey, BlockRead, BufCache, NoLog, OnDamage, TargetId};
 use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule};
@@ -92,8 +94,9 @@ impl Volume {
     /// Opens devices or image files for reading.
     ///
     /// # Errors
-    /// [`Error::Open`]; [`Error::Corrupt`] where no usable superblock is found; [`Error::Unsupported`] for v4 and for
-    /// unknown incompatible features.
+    /// [`Error::Open`]; [`Error::NoFilesystem`] where no usable superblock is found; [`Error::Unsupported`] for v4 and for
+    /// unknown incompatible features; [`Error::Invalid`] for a log or realtime device that the filesystem does not have, and for the
+    /// log of another filesystem.
     ///
     /// # Examples
     /// ```no_run
@@ -159,16 +162,16 @@ impl Volume {
                 other => other,
             })?,
         };
+        devices::check(&*data, &geometry, log.as_deref(), rt.as_deref())?;
         let cache = Arc::new(BufCache::new(budget));
         let data_id = cache.attach(data.clone(), Arc::new(NoLog))?;
-        let log = match log {
-            Some(t) => Some(cache.attach(t, Arc::new(NoLog))?),
-            None => (geometry.log_start.0 != 0).then_some(data_id),
+        let place = |other: Option<Arc<dyn Target>>, internal: bool| match other {
+            _ if internal => Ok(Some(data_id)),
+            Some(t) => cache.attach(t, Arc::new(NoLog)).map(Some),
+            None => Ok(None),
         };
-        let rt = match rt {
-            Some(t) => Some(cache.attach(t, Arc::new(NoLog))?),
-            None => (geometry.rt_start != 0).then_some(data_id),
-        };
+        let log = place(log, geometry.log_start.0 != 0)?;
+        let rt = place(rt, geometry.rt_start != 0)?;
         Ok(Self {
             geometry,
             superblock,
