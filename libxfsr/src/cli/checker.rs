@@ -5,8 +5,8 @@ use super::{Common, Failure, Reporter, interrupted, note, print, print_json, wat
 use crate::check::{self, Outcome};
 use crate::control::Control;
 use crate::error::Error;
+use crate::geometry::GeometryReport;
 use crate::journal::{LogState, log_state};
-use crate::spaceman::info_of_volume;
 use crate::text::escape;
 use crate::volume::{Devices, Volume};
 use std::path::{Path, PathBuf};
@@ -153,7 +153,7 @@ impl CheckArguments {
         }
         if self.verbose > 1 {
             let name = escape(self.device.as_os_str().as_encoded_bytes());
-            for line in info_of_volume(volume, &name).render().lines() {
+            for line in GeometryReport::of(&name, &volume.geometry, &volume.superblock).render().lines() {
                 note(program, line);
             }
         }
