@@ -29,6 +29,7 @@ pub mod cli;
 pub mod control;
 pub mod dir;
 pub mod dump;
+pub mod engine;
 pub mod error;
 pub mod format;
 pub mod geometry;

@@ -1,16 +1,24 @@
 //! What the library reads equals what the kernel showed of the same image through a mount.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use libxfsr::cache::OnDamage;
+use libxfsr::check::{Verdict, check};
+use libxfsr::control::Control;
+use libxfsr::engine::{View, replayed_view};
 use libxfsr::format::inode::{Fork, device_numbers, fork_bytes};
+use libxfsr::format::log::items::{AttriFormat, ItemType, MapExtent, XmiFormat, intent_extents};
 use libxfsr::inode::{Inode, read_at, symlink_target};
+use libxfsr::journal::PendingIntent;
+use libxfsr::target::{Access, FileTarget, Target};
 use libxfsr::units::Ino;
 use libxfsr::volume::{Devices, Volume};
 use libxfsr::{attr, dir, error::ForkKind};
 use sha2::{Digest as _, Sha256};
 use xfsr_tests::corpus::{self, Entry, manifest};
+use zerocopy::FromBytes as _;
 
 fn sha256(volume: &Volume, inode: &Inode) -> String {
     let (mut sum, mut buf, mut at) = (Sha256::new(), vec![0; 1 << 20], 0);
@@ -154,4 +162,61 @@ fn names_are_handed_over_until_the_caller_breaks() {
     })
     .expect("entries");
     assert_eq!(n, 3);
+}
+
+/// What physical replay makes of the log, seen through an overlay.
+fn recovered(devices: &xfsr_tests::oracle::Devices) -> View {
+    let target =
+        |p: &std::path::Path| -> Arc<dyn Target> { Arc::new(FileTarget::open(p, Access::Read).expect("a target")) };
+    let [log, rt] = [&devices.log, &devices.rt].map(|d| d.as_deref().map(target));
+    replayed_view(target(&devices.data), log, rt, &Control::none()).expect("replay")
+}
+
+/// Inodes whose contents deferred work still changes.
+fn unfinished(pending: &[PendingIntent]) -> BTreeSet<u64> {
+    let mut inodes = BTreeSet::new();
+    for p in pending {
+        let first = p.regions.first().map_or(&[][..], Vec::as_slice);
+        match p.kind {
+            ItemType::Bui => {
+                let (_, extents) = intent_extents::<MapExtent>(first).expect("a verified item");
+                inodes.extend(extents.iter().map(|e| e.owner.get()));
+            }
+            ItemType::Xmi => {
+                let (x, _) = XmiFormat::read_from_prefix(first).expect("a verified item");
+                inodes.extend([x.ino1.get(), x.ino2.get()]);
+            }
+            ItemType::Attri => {
+                let (a, _) = AttriFormat::read_from_prefix(first).expect("a verified item");
+                inodes.insert(a.ino.get());
+            }
+            _ => {}
+        }
+    }
+    inodes
+}
+
+#[test]
+fn dirty_images_read_after_replay_as_the_kernel_showed_them_after_its_own() {
+    for recipe in corpus::selected().filter(|r| r.end == corpus::End::Dirty) {
+        let Some(devices) = corpus::obtain(recipe.name) else { continue };
+        let View { volume, replayed, .. } = recovered(&devices);
+        println!("{}: {:?}, {} intents pending", recipe.name, replayed.done, replayed.pending.len());
+        assert!(replayed.done.transactions > 10 && replayed.done.inodes > 100, "{}: too little to show", recipe.name);
+        let unfinished = unfinished(&replayed.pending);
+        let (found, expected) = (walk(&volume), corpus::manifest(recipe.name));
+        assert_eq!(found.len(), expected.len(), "{}: number of files", recipe.name);
+        for (f, e) in found.iter().zip(expected) {
+            if !unfinished.contains(&e.ino) {
+                assert_eq!(*f, without_acls(e), "{}: {}", recipe.name, libxfsr::text::escape(&f.path));
+            }
+        }
+        let outcome = check(&volume, &Control::none()).expect("a check");
+        assert_ne!(outcome.verdict(), Verdict::DirtyLog, "{}", recipe.name);
+        // What the mount after replay frees, and what its deferred work ends, is there.
+        let cut_off = ["agi.unlinked.extra", "xattr.flags.flags", "refcountbt.recs.extra"];
+        for f in outcome.findings.iter().filter(|_| replayed.pending.is_empty()) {
+            assert!(cut_off.contains(&f.code().as_str()), "{}: {f}", recipe.name);
+        }
+    }
 }

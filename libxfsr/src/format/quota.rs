@@ -81,7 +81,9 @@ pub struct DquotSlot {
     pub uuid: [u8; 16],
 }
 const _: () = assert!(SLOT_SIZE == 136);
-const _: () = assert!(offset_of!(DquotSlot, crc) == 108);
+/// Offset of a slot's CRC.
+pub const CRC_OFFSET: usize = offset_of!(DquotSlot, crc);
+const _: () = assert!(CRC_OFFSET == 108);
 
 impl DiskDquot {
     /// `d_type`; unknown bits are kept.

@@ -18,6 +18,9 @@ const MAX_HEADER_BLOCKS: u64 = MAX_RECORD as u64 / CYCLE_BYTES as u64;
 /// Blocks before the head among which its record starts, and some more.
 const SEARCH_BLOCKS: u64 = MAX_RECORD as u64 / BASIC_BLOCK + 2 * MAX_HEADER_BLOCKS;
 
+/// Blocks of all records that can be under way at once: eight of the longest.
+pub(super) const IN_FLIGHT_BLOCKS: u64 = 8 * MAX_RECORD as u64 / BASIC_BLOCK;
+
 /// What the log says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogState {
@@ -38,7 +41,7 @@ pub enum LogState {
 /// Where a log lies.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
-    target: Arc<dyn Target>,
+    pub(super) target: Arc<dyn Target>,
     /// Its first byte on its device.
     pub(super) start: u64,
     /// Its length in blocks of 512 bytes.
@@ -89,6 +92,9 @@ impl Log {
     }
 
     /// The first block behind the last that was written, and the cycle of the next write there.
+    ///
+    /// Records under way when a machine stops reach the disk in any order, so blocks of the cycle before may stand between those of the
+    /// newest: what lies behind the first such hole was never acknowledged, and the head is there.
     pub(super) fn head(&self) -> Result<(u64, u32)> {
         let (first, last) = (self.cycle(0)?, self.cycle(self.blocks - 1)?);
         if first == 0 {
@@ -98,7 +104,8 @@ impl Log {
                 .into());
         }
         if first == last {
-            return Ok((0, first.wrapping_add(1)));
+            let hole = self.hole(self.blocks.saturating_sub(IN_FLIGHT_BLOCKS), self.blocks, first.wrapping_sub(1))?;
+            return Ok(hole.map_or((0, first.wrapping_add(1)), |h| (h, first)));
         }
         // Blocks with the first's cycle come before those with the cycle before it.
         let (mut low, mut high) = (0, self.blocks - 1);
@@ -106,7 +113,30 @@ impl Log {
             let mid = low.midpoint(high);
             if self.cycle(mid)? == first { low = mid } else { high = mid }
         }
-        Ok((high, first))
+        // What is under way may have begun before the end of the log.
+        if let Some(before) = IN_FLIGHT_BLOCKS.checked_sub(high).filter(|n| *n > 0 && first > 1) {
+            let from = self.blocks.saturating_sub(before).max(high);
+            if let Some(hole) = self.hole(from, self.blocks, first.wrapping_sub(2))? {
+                return Ok((hole, first.wrapping_sub(1)));
+            }
+        }
+        let hole = self.hole(high.saturating_sub(IN_FLIGHT_BLOCKS), high, first.wrapping_sub(1))?;
+        Ok((hole.unwrap_or(high), first))
+    }
+
+    /// The first of these blocks that an earlier cycle wrote.
+    fn hole(&self, from: u64, to: u64, cycle: u32) -> Result<Option<u64>> {
+        let mut at = from;
+        while at < to {
+            let n = (to - at).min(64);
+            let bytes = self.read(at, n)?;
+            let found = bytes.chunks(LOG_BLOCK).position(|b| cycle_of(b) == cycle);
+            if let Some(i) = found {
+                return Ok(Some(at + i as u64));
+            }
+            at += n;
+        }
+        Ok(None)
     }
 
     /// The last record header before `head`, going back through the end of the log.

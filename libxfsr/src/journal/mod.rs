@@ -1,10 +1,15 @@
-//! The journal, as far as reading a filesystem needs it: where its head is, whether it is clean, and what its records hold.
+//! The journal, as far as reading a filesystem needs it: where its head is, whether it is clean, what its records hold, and replay.
 
+mod close;
 mod head;
 mod items;
 mod records;
+mod replay;
 mod transactions;
 
+pub use close::close;
+pub(crate) use close::unmount_record;
 pub use head::{LogState, log_state};
-pub use records::{Record, records};
+pub use records::{End, Record, records, whole_records};
+pub use replay::{Done, PendingIntent, Replayed, replay};
 pub use transactions::{Item, Summary, Transactions, read};

@@ -126,6 +126,125 @@ fn torn(e: impl Into<Error>, distance: u64, header: &RecordHeader) -> Error {
     }
 }
 
+/// The newest record, and where the log ends with it.
+struct Newest {
+    lsn: Lsn,
+    header: RecordHeader,
+    tail: Lsn,
+    /// The block behind it.
+    head: u64,
+    /// Its length.
+    room: u64,
+}
+
+fn open(volume: &Volume) -> Result<Log> {
+    Log::open(volume)?.ok_or_else(|| Error::invalid("the log is on a device of its own, which was not given"))
+}
+
+/// The LSN of a record that starts at `at`, where the log's head is in `cycle`.
+fn lsn_before(at: u64, head: u64, cycle: u32) -> Lsn {
+    // The head lies in the cycle that follows where it is behind the log's last block.
+    Lsn::new(if at < head { cycle } else { cycle.wrapping_sub(1) }, u32::try_from(at).unwrap_or(u32::MAX))
+}
+
+/// The newest record, which must be right and end at the head.
+fn newest(log: &Log) -> Result<Newest> {
+    let (head, cycle) = log.head()?;
+    let (at, header) =
+        log.record_before(head)?.ok_or_else(|| bad("record", Rule::Missing).found("none before the head"))?;
+    let lsn = lsn_before(at, head, cycle);
+    let room = (head + log.blocks - at - 1) % log.blocks + 1;
+    if header.fmt.get() == FORMAT_LINUX_BE {
+        return Err(big_endian());
+    }
+    if header.lsn() != lsn {
+        let c = bad("lsn", Rule::Address).found(format_args!("{:#x}", header.lsn.get()));
+        return Err(torn(log.locate(c, lsn), room, &header));
+    }
+    let (record, _) = log.record(lsn, room).map_err(|e| torn(e, room, &header))?;
+    if record.blocks != room {
+        let c = bad("head", Rule::Mismatch).found(format_args!("{} blocks", record.blocks));
+        // Data whose header did not reach the disk stands between this record and the head.
+        return Err(torn(log.locate(c.expected(format_args!("{room}, up to the head")), lsn), room, &header));
+    }
+    Ok(Newest { lsn, header, tail: record.tail, head, room })
+}
+
+fn big_endian() -> Error {
+    Error::unsupported("the log was written on a big-endian machine, where it must be replayed")
+}
+
+/// The newest record of those that recovery can use: the last before the first that is not whole.
+fn newest_whole(log: &Log) -> Result<Newest> {
+    let (head, cycle) = log.head()?;
+    // Record headers that can belong to records under way, newest first, and one more, which must be right.
+    let (mut starts, mut end, mut span) = (Vec::new(), head, 0);
+    while starts.len() as u64 <= IN_FLIGHT && span < log.blocks {
+        let Some((at, header)) = log.record_before(end)? else { break };
+        let length = (end + log.blocks - at - 1) % log.blocks + 1;
+        span += length;
+        // Before the head begins what the cycle before has left.
+        let lsn = lsn_before(at, head, cycle);
+        if span > log.blocks || header.lsn() != lsn {
+            break;
+        }
+        starts.push((lsn, header, length));
+        end = at;
+    }
+    let mut whole: Option<Newest> = None;
+    let mut first_error = None;
+    for (lsn, header, room) in starts.into_iter().rev() {
+        match log.record(lsn, room) {
+            Ok((record, _)) => {
+                let end = (u64::from(lsn.block()) + record.blocks) % log.blocks;
+                let gap = record.blocks != room;
+                whole = Some(Newest { lsn, header, tail: record.tail, head: end, room: record.blocks });
+                if gap {
+                    break;
+                }
+            }
+            Err(e @ Error::Corrupt(_)) => {
+                first_error = Some(e);
+                break;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    match (whole, first_error) {
+        (Some(n), _) => Ok(n),
+        (None, Some(e)) => Err(e),
+        (None, None) => Err(bad("record", Rule::Missing).found("none before the head").into()),
+    }
+}
+
+/// Where the log ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct End {
+    /// Where the next record goes.
+    pub head: Lsn,
+    /// The record before it.
+    pub newest: Lsn,
+}
+
+/// As [`records`], but for recovery: where a machine stopped, the last records may be torn, and are left out with all behind them.
+/// Returns where it ends without them.
+///
+/// # Errors
+/// As [`records`].
+pub fn whole_records(
+    volume: &Volume,
+    control: &Control<'_>,
+    each: &mut dyn FnMut(&Record) -> Result<ControlFlow<()>>,
+) -> Result<End> {
+    let log = open(volume)?;
+    let newest = newest_whole(&log)?;
+    walk(&log, &newest, control, each)?;
+    let wrapped = newest.head <= u64::from(newest.lsn.block());
+    let cycle = if wrapped { next_cycle(newest.lsn.cycle()) } else { newest.lsn.cycle() };
+    let head = Lsn::new(cycle, u32::try_from(newest.head).unwrap_or(u32::MAX));
+    Ok(End { head, newest: newest.lsn })
+}
+
 /// Calls `each` with the records from the tail to the head, oldest first, until it breaks or fails. Of a clean log the
 /// newest is the unmount record; what else there is needs no replay.
 ///
@@ -137,40 +256,32 @@ pub fn records(
     control: &Control<'_>,
     each: &mut dyn FnMut(&Record) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
-    let log =
-        Log::open(volume)?.ok_or_else(|| Error::invalid("the log is on a device of its own, which was not given"))?;
-    let (head, cycle) = log.head()?;
-    let (at, header) =
-        log.record_before(head)?.ok_or_else(|| bad("record", Rule::Missing).found("none before the head"))?;
-    // The head lies in the cycle that follows where it is behind the log's last block.
-    let newest = Lsn::new(if at < head { cycle } else { cycle.wrapping_sub(1) }, u32::try_from(at).unwrap_or(u32::MAX));
-    let room = (head + log.blocks - at - 1) % log.blocks + 1;
-    if header.fmt.get() == FORMAT_LINUX_BE {
-        return Err(Error::unsupported("the log was written on a big-endian machine, where it must be replayed"));
-    }
-    if header.lsn() != newest {
-        let c = bad("lsn", Rule::Address).found(format_args!("{:#x}", header.lsn.get()));
-        return Err(torn(log.locate(c, newest), room, &header));
-    }
-    let (record, _) = log.record(newest, room).map_err(|e| torn(e, room, &header))?;
-    if record.blocks != room {
-        let c = bad("head", Rule::Mismatch).found(format_args!("{} blocks", record.blocks));
-        // Data whose header did not reach the disk stands between this record and the head.
-        return Err(torn(log.locate(c.expected(format_args!("{room}, up to the head")), newest), room, &header));
-    }
-    let tail = record.tail;
+    let log = open(volume)?;
+    let newest = newest(&log)?;
+    walk(&log, &newest, control, each)
+}
+
+/// Calls `each` with the records from the tail that the newest names up to the newest.
+fn walk(
+    log: &Log,
+    newest: &Newest,
+    control: &Control<'_>,
+    each: &mut dyn FnMut(&Record) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    let Newest { lsn: newest, header, tail, head, room } = newest;
+    let (tail, head, room, at) = (*tail, *head, *room, u64::from(newest.block()));
     let older = tail.cycle() == newest.cycle() && tail.block() <= newest.block()
         || tail.cycle().wrapping_add(1) == newest.cycle() && u64::from(tail.block()) >= head % log.blocks;
     if !older || u64::from(tail.block()) >= log.blocks {
         let c = bad("tail_lsn", Rule::Range).found(format_args!("{:#x}", tail.0));
-        return Err(torn(log.locate(c.expected("between the head and the newest record"), newest), room, &header));
+        return Err(torn(log.locate(c.expected("between the head and the newest record"), *newest), room, header));
     }
     let (mut lsn, mut done) = (tail, 0);
     let whole = (at + log.blocks - u64::from(tail.block())) % log.blocks + room;
     let mut before: Option<Lsn> = None;
     while done < whole {
         control.check()?;
-        let (record, previous) = log.record(lsn, whole - done).map_err(|e| torn(e, whole - done, &header))?;
+        let (record, previous) = log.record(lsn, whole - done).map_err(|e| torn(e, whole - done, header))?;
         // The first record of a mount knows of none before it.
         if previous != u32::MAX && before.is_some_and(|b| b.block() != previous) {
             return Err(log.locate(bad("prev_block", Rule::Mismatch).found(previous), lsn).into());

@@ -24,6 +24,22 @@ pub struct Item<'a> {
     pub regions: &'a [Vec<u8>],
 }
 
+impl Item<'_> {
+    fn head(&self) -> &[u8] {
+        self.regions.first().map_or(&[], Vec::as_slice)
+    }
+    /// The number of an intent: all have it at the same place.
+    pub fn id(&self) -> Option<u64> {
+        let format = EfiFormat::ref_from_prefix(self.head()).ok().filter(|_| self.kind.is_intent());
+        format.map(|(f, _)| f.id.get())
+    }
+    /// The number of the intent that this item says is done.
+    pub fn done_id(&self) -> Option<u64> {
+        let done = ItemType::ALL.iter().any(|t| t.done() == Some(self.kind));
+        DoneFormat::ref_from_prefix(self.head()).ok().filter(|_| done).map(|(f, _)| f.id.get())
+    }
+}
+
 #[derive(Debug)]
 struct Open {
     lsn: Lsn,
@@ -41,14 +57,15 @@ fn bad(field: &'static str, rule: Rule) -> Box<Corruption> {
 }
 
 impl Transactions {
-    /// Takes the operations of the next record and calls `each` with the items of every transaction that it commits.
+    /// Takes the operations of the next record and calls `each` with all items of each transaction that it commits, in the order in
+    /// which they were logged.
     ///
     /// # Errors
-    /// The first operation or item that breaks a rule.
+    /// The first operation or item that breaks a rule; what `each` returns.
     pub fn add(
         &mut self,
         record: &Record,
-        each: &mut dyn FnMut(&Item<'_>) -> Result<ControlFlow<()>>,
+        each: &mut dyn FnMut(&[Item<'_>]) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
         for op in record.ops() {
             let (header, region) = op?;
@@ -65,7 +82,7 @@ impl Transactions {
             }
             if flags.contains(OpFlags::COMMIT) {
                 let Some(whole) = self.open.remove(&tid) else { continue };
-                if items(&whole, each)?.is_break() {
+                if each(&items(&whole)?)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
                 continue;
@@ -90,8 +107,9 @@ impl Transactions {
 }
 
 /// Cuts a transaction's regions into items.
-fn items(whole: &Open, each: &mut dyn FnMut(&Item<'_>) -> Result<ControlFlow<()>>) -> Result<ControlFlow<()>> {
-    let Some((head, mut rest)) = whole.regions.split_first() else { return Ok(ControlFlow::Continue(())) };
+fn items(whole: &Open) -> Result<Vec<Item<'_>>> {
+    let Some((head, mut rest)) = whole.regions.split_first() else { return Ok(Vec::new()) };
+    let mut items = Vec::new();
     let count = rest.len();
     let (header, _) = TransactionHeader::read_from_prefix(head)
         .map_err(|_| bad("th_magic", Rule::Truncated).found(format_args!("{} bytes", head.len())))?;
@@ -113,12 +131,10 @@ fn items(whole: &Open, each: &mut dyn FnMut(&Item<'_>) -> Result<ControlFlow<()>
             return Err(bad("size", Rule::Range).found(found).expected(format_args!("1 to {}", rest.len())).into());
         };
         verify_item(kind, regions)?;
-        if each(&Item { kind, lsn: whole.lsn, regions })?.is_break() {
-            return Ok(ControlFlow::Break(()));
-        }
+        items.push(Item { kind, lsn: whole.lsn, regions });
         rest = more;
     }
-    Ok(ControlFlow::Continue(()))
+    Ok(items)
 }
 
 /// What a log holds between tail and head.
@@ -148,16 +164,14 @@ pub fn read(volume: &Volume, control: &Control<'_>) -> Result<Summary> {
     records(volume, control, &mut |record| {
         summary.records += 1;
         summary.operations += u64::from(record.operations);
-        let mut last = None;
-        let flow = transactions.add(record, &mut |item| {
-            *summary.items.entry(format!("{:?}", item.kind)).or_default() += 1;
-            // All of a transaction's items carry its LSN; two transactions of one record are counted by their headers below.
-            last = Some(item.lsn);
-            let first = item.regions.first().map_or(&[][..], Vec::as_slice);
-            if item.kind.is_intent() {
-                pending.extend(intent_id(first));
-            } else if let Some(id) = done_id(item.kind, first) {
-                pending.remove(&id);
+        let flow = transactions.add(record, &mut |items| {
+            for item in items {
+                *summary.items.entry(format!("{:?}", item.kind)).or_default() += 1;
+                if item.kind.is_intent() {
+                    pending.extend(item.id());
+                } else if let Some(id) = item.done_id() {
+                    pending.remove(&id);
+                }
             }
             Ok(ControlFlow::Continue(()))
         })?;
@@ -168,14 +182,4 @@ pub fn read(volume: &Volume, control: &Control<'_>) -> Result<Summary> {
     summary.unfinished = transactions.unfinished() as u64;
     summary.pending = pending.len() as u64;
     Ok(summary)
-}
-
-/// All intents have their number at the same place.
-fn intent_id(first: &[u8]) -> Option<u64> {
-    EfiFormat::ref_from_prefix(first).ok().map(|(f, _)| f.id.get())
-}
-
-fn done_id(kind: ItemType, first: &[u8]) -> Option<u64> {
-    let done = ItemType::ALL.iter().any(|t| t.done() == Some(kind));
-    DoneFormat::ref_from_prefix(first).ok().filter(|_| done).map(|(f, _)| f.id.get())
 }

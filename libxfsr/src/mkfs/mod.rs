@@ -20,7 +20,6 @@ mod logsize;
 mod options;
 pub mod probe;
 mod realtime;
-mod record;
 mod reservation;
 mod sizes;
 mod stripes;

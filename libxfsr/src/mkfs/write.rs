@@ -3,11 +3,12 @@
 use super::groups::Group;
 use super::inodes::{self, File, Made};
 use super::layout::Plan;
-use super::{realtime, record};
+use super::realtime;
 use crate::error::{Error, Result};
 use crate::format::inode::MetaType;
 use crate::format::superblock::{SUPERBLOCK, Superblock};
 use crate::geometry::Geometry;
+use crate::journal::unmount_record;
 use crate::target::Target;
 use crate::units::{AgNumber, FsBlock, Ino, Lsn, NULL_INO};
 use std::time::SystemTime;
@@ -68,7 +69,7 @@ pub fn write(plan: &Plan, targets: &Targets<'_>, options: &WriteOptions) -> Resu
     let log_at = if plan.log_internal { g.fsblock_to_daddr(g.log_start).map_or(0, |d| d.bytes()) } else { 0 };
     let log_bytes = u64::from(g.log_blocks) << g.block_log;
     log.punch(log_at, log_bytes)?;
-    log.write_at(&record::unmount(g, 1), log_at)?;
+    log.write_at(&unmount_record(g, Lsn::new(1, 0), None)?, log_at)?;
 
     groups(plan, targets.data, &placed.groups)?;
     targets.data.write_at(&first_chunk(plan, &placed, options), root_offset(g)?)?;

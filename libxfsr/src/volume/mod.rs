@@ -141,7 +141,11 @@ impl Volume {
         Self::from_targets_with(data, log, rt, budget, &Control::none())
     }
 
-    fn from_targets_with(
+    /// As [`Volume::from_targets`], steered.
+    ///
+    /// # Errors
+    /// As [`Volume::from_targets`]; [`Error::Stopped`].
+    pub fn from_targets_with(
         data: Arc<dyn Target>,
         log: Option<Arc<dyn Target>>,
         rt: Option<Arc<dyn Target>>,

@@ -23,7 +23,7 @@ use super::inode::FileKind;
 use super::{BlockType, Context, da};
 use crate::error::{Corruption, Rule, Verdict};
 use crate::geometry::Geometry;
-use crate::units::{FileBlock, Ino};
+use crate::units::{Daddr, FileBlock, Ino};
 
 /// Bytes of the file's address space for each section.
 pub const SECTION: u64 = 1 << 35;
@@ -221,6 +221,22 @@ pub fn owner_of(bytes: &[u8]) -> Option<Ino> {
         DirHeader::ref_from_prefix(bytes).ok().map(|(h, _)| Ino(h.owner.get()))
     } else {
         da::BlockInfo::ref_from_prefix(bytes).ok().map(|(h, _)| Ino(h.owner.get()))
+    }
+}
+
+/// Whether this is one of the types that [`block_type_of`] gives.
+pub fn is_type(t: &BlockType) -> bool {
+    [&DIR_BLOCK, &DIR_DATA, &DIR_FREE, &DIR_LEAF1, &DIR_LEAFN, &da::DA_NODE].contains(&t)
+}
+
+/// Where a directory's block says that it lives; none where it is too short or no such block.
+pub fn address_of(bytes: &[u8]) -> Option<Daddr> {
+    use zerocopy::FromBytes;
+    let t = block_type_of(bytes)?;
+    if [&DIR_BLOCK, &DIR_DATA, &DIR_FREE].contains(&t) {
+        DirHeader::ref_from_prefix(bytes).ok().map(|(h, _)| Daddr(h.blkno.get()))
+    } else {
+        da::BlockInfo::ref_from_prefix(bytes).ok().map(|(h, _)| Daddr(h.blkno.get()))
     }
 }
 

@@ -29,6 +29,8 @@ pub const VERSION: u8 = 3;
 pub const CORE_SIZE: usize = 176;
 /// Offset of the checksum.
 pub const CRC_OFFSET: usize = offset_of!(Dinode, crc);
+/// Offset of the pointer to the next unlinked inode.
+pub const NEXT_UNLINKED_OFFSET: usize = offset_of!(Dinode, next_unlinked);
 /// Largest link count.
 pub const MAX_LINK: u32 = i32::MAX as u32;
 /// Link count of a metadata directory tree's file that is in use.
