@@ -3,15 +3,19 @@
 use crate::cache::OnDamage;
 use crate::control::Control;
 use crate::error::{ForkKind, Result};
+use crate::format::ag::{AGF, AGI, Agf, Agi};
 use crate::format::dir;
+use crate::format::superblock::{SUPERBLOCK, Superblock};
 use crate::inode::{Inode, file, fork};
 use crate::journal::{Replayed, close, replay};
+use crate::realtime::free_runs;
 use crate::target::{Overlay, Target};
 use crate::units::{BASIC_BLOCK, Daddr, FileBlock, Ino, Lsn};
 use crate::volume::{DEFAULT_CACHE, Volume};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use zerocopy::FromBytes;
 
 /// A filesystem as it stands after replay of its log; the devices are untouched.
 #[derive(Debug)]
@@ -49,7 +53,46 @@ pub fn replayed_view(
         seal_pieces(&volume, &*overlay, &replayed, control)?;
     }
     close(&volume, &replayed.end)?;
+    recount(&open()?, &*overlay, control)?;
     Ok(View { volume: open()?, overlay, replayed })
+}
+
+/// While a filesystem is in use the superblock's counters are kept in memory, and what the log has of them is of any time: they are the sums
+/// of what the AGs say. Where an AG's headers cannot be used they stay as they are.
+fn recount(volume: &Volume, target: &dyn Target, control: &Control<'_>) -> Result<()> {
+    let g = &volume.geometry;
+    let (mut inodes, mut free, mut blocks) = (0, 0, 0);
+    for ag in volume.ags() {
+        control.check()?;
+        let headers = (volume.ag_header(ag, 1, &AGF, OnDamage::Fail), volume.ag_header(ag, 2, &AGI, OnDamage::Fail));
+        let (Ok(agf), Ok(agi)) = headers else { return Ok(()) };
+        let (Ok((agf, _)), Ok((agi, _))) = (Agf::ref_from_prefix(&agf), Agi::ref_from_prefix(&agi)) else {
+            return Ok(());
+        };
+        inodes += u64::from(agi.count.get());
+        free += u64::from(agi.freecount.get());
+        blocks += [agf.freeblks, agf.flcount, agf.btreeblks].iter().map(|v| u64::from(v.get())).sum::<u64>();
+    }
+    let mut sector = vec![0; g.sector_size as usize];
+    target.read_at(&mut sector, 0)?;
+    let Ok((sb, _)) = Superblock::mut_from_prefix(&mut sector) else { return Ok(()) };
+    sb.icount.set(inodes);
+    sb.ifree.set(free);
+    sb.fdblocks.set(blocks);
+    if g.rt_groups == 0 && g.rt_extents > 0 {
+        let mut extents = 0;
+        let bitmap = Ino(sb.rbmino.get());
+        let counted = free_runs(volume, bitmap, g.rt_extents, &mut |_, n| {
+            extents += n;
+            ControlFlow::Continue(())
+        });
+        if counted.is_ok() {
+            sb.frextents.set(extents);
+        }
+    }
+    let lsn = Lsn(sb.lsn.get());
+    (SUPERBLOCK.seal)(&mut sector, lsn);
+    target.write_at(&sector, 0)
 }
 
 /// The journal logs the pieces of a directory block that is scattered over the device each by itself, and the checksum covers them all.
