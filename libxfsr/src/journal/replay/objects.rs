@@ -88,8 +88,10 @@ impl Replay<'_> {
             self.done.newer += 1;
             return Ok(());
         }
-        let n = record.len().min(size_of::<quota::DiskDquot>());
-        slot[..n].copy_from_slice(&record[..n]);
+        let record = record.get(..size_of::<quota::DiskDquot>()).unwrap_or(record);
+        if let Some(to) = slot.get_mut(..record.len()) {
+            to.copy_from_slice(record);
+        }
         seal_checksum(slot, quota::CRC_OFFSET);
         self.buffers.changed(at, DQUOT_BLOCK.log_type);
         self.done.dquots += 1;
