@@ -1,7 +1,7 @@
 //! The damage matrix: every field that xfs_db can reach, seven verbs, with a right and with a stale checksum, on the library's check
 //! and on `xfs_repair -n`. An interrupted run goes on where it was.
 //!
-//! `xfsr-damage [--quiet-only] [--no-stale] [--workers N] [--only TEXT] [--valid] [--sample N] [--list FILE] IMAGE...`
+//! `xfsr-damage [--quiet-only | --fill] [--no-stale | --stale] [--workers N] [--only TEXT] [--valid] [--sample N] [--list FILE] IMAGE...`
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -13,7 +13,9 @@ use xfsr_tests::damage::{self, Checksum, matrix};
 const USAGE: &str = "xfsr-damage [options] IMAGE...
   --quiet-only   ask xfs_repair only where the library finds nothing
   --minutes N    after N minutes ask xfs_repair only where the library finds nothing
+  --fill         ask only xfs_db and xfs_repair, so that a later run costs the library's check alone
   --no-stale     without the cases whose checksum is left stale
+  --stale        only those
   --workers N    copies worked on at the same time (2)
   --only TEXT    only structures whose name contains TEXT
   --valid        only the cases that set a number to another valid one
@@ -24,7 +26,7 @@ const USAGE: &str = "xfsr-damage [options] IMAGE...
 fn main() -> Result<()> {
     let (mut ask, mut stale, mut workers) = (matrix::Ask::All, true, 2);
     let (mut only, mut list, mut images) = (String::new(), None, Vec::new());
-    let (mut only_valid, mut sample) = (false, None);
+    let (mut right, mut only_valid, mut sample) = (true, false, None);
     let seed = std::env::var("XFSR_DAMAGE_SEED").map_or(Ok(11), |s| s.parse()).context("XFSR_DAMAGE_SEED")?;
     let mut arguments = std::env::args().skip(1);
     while let Some(a) = arguments.next() {
@@ -35,7 +37,9 @@ fn main() -> Result<()> {
                 let minutes: u64 = value()?.parse().context("--minutes")?;
                 ask = matrix::Ask::Until(Instant::now() + Duration::from_secs(60 * minutes));
             }
+            "--fill" => ask = matrix::Ask::Alone,
             "--no-stale" => stale = false,
+            "--stale" => right = false,
             "--workers" => workers = value()?.parse().context("--workers")?,
             "--only" => only = value()?,
             "--valid" => only_valid = true,
@@ -53,7 +57,7 @@ fn main() -> Result<()> {
     println!("{}, library {}\n", matrix::versions()?, env!("CARGO_PKG_VERSION"));
     let mut missed = Vec::new();
     let (mut panics, mut slow) = (Vec::new(), 0);
-    let mut whole = Vec::new();
+    let (mut whole, mut sums) = (Vec::new(), Vec::new());
     for image in &images {
         let Some(devices) = corpus::obtain(image) else { bail!("{image} cannot be made here") };
         let manifest = corpus::manifest(image);
@@ -62,9 +66,11 @@ fn main() -> Result<()> {
         let none: Vec<&str> = types.iter().filter(|(_, n)| **n == 0).map(|(t, _)| t.as_str()).collect();
         println!("{image}: {} places; no place of type {}", places.len(), none.join(", "));
         places.retain(|p| p.structure.contains(&only));
-        let mut cases = damage::valid_cases_of(&devices, &manifest, &places)?;
+        let mut cases = if right { damage::valid_cases_of(&devices, &manifest, &places)? } else { Vec::new() };
         if !only_valid {
-            cases.extend(damage::cases_of(&devices, &places)?);
+            if right {
+                cases.extend(damage::cases_of(&devices, &places)?);
+            }
             if stale {
                 cases.extend(damage::stale_cases_of(&devices, &places)?);
             }
@@ -82,7 +88,9 @@ fn main() -> Result<()> {
             }
         };
         let verdicts = matrix::run(image, &cases, ask, workers, &tell)?;
-        println!("\n{}", matrix::table(&matrix::rows(&verdicts)));
+        let rows = matrix::rows(&verdicts);
+        println!("\n{}", matrix::table("structure", &rows));
+        sums.extend(rows.last().map(|(_, sum)| (image.clone(), *sum)));
         for v in &verdicts {
             if v.is_missed() {
                 missed.push(format!("{image}: {}", v.case));
@@ -112,8 +120,9 @@ fn main() -> Result<()> {
         whole.extend(verdicts);
     }
     if images.len() > 1 {
-        println!("all images\n\n{}", matrix::table(&matrix::rows(&whole)));
+        println!("all images\n\n{}", matrix::table("structure", &matrix::rows(&whole)));
     }
+    println!("{}", matrix::table("image", &sums));
     println!("{slow} checks took more than two seconds");
     for (what, cases) in [("found by xfs_repair -n alone", &missed), ("panics", &panics)] {
         if !cases.is_empty() {

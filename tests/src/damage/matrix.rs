@@ -22,6 +22,8 @@ pub enum Ask {
     Until(Instant),
     /// Only those in which the library finds nothing: enough to say what it misses.
     Quiet,
+    /// Every case, and not the library: to have the answers later.
+    Alone,
 }
 
 /// One case and both verdicts.
@@ -61,6 +63,8 @@ pub fn run(
     let ours = Ours::open(&corpus::devices(image))?;
     let clean = ours.check(&Patch::default())?;
     ensure!(clean.unblemished(), "{image} is not clean to begin with: {}", clean.word());
+    // Where xfs_repair does not know a feature, every answer of it is that one.
+    let knows = corpus::recipe(image).stock_clean();
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let worker = || -> Result<Vec<(usize, Verdict)>> {
         let bench = Workbench::new(image)?;
@@ -69,16 +73,18 @@ pub fn run(
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(case) = cases.get(index) else { break };
             let patch = ledger.patch(&bench, case)?;
-            if !patch.is_empty() {
+            if !patch.is_empty() && ask == Ask::Alone {
+                ledger.stock(&bench, &patch, knows)?;
+            } else if !patch.is_empty() {
                 let found = ours.check(&patch).with_context(|| format!("{image}: {case}"))?;
                 // A stale checksum is damage by definition; the stock tool is asked where we are silent.
                 let asks = match ask {
-                    Ask::All => true,
+                    Ask::All | Ask::Alone => true,
                     Ask::Until(end) => Instant::now() < end,
                     Ask::Quiet => false,
                 };
                 let damage = found.found(&clean, &case.field);
-                let needed = !damage || (asks && case.checksum == Checksum::Right);
+                let needed = knows && (!damage || (asks && case.checksum == Checksum::Right));
                 let stock = ledger.stock(&bench, &patch, needed)?;
                 let mut codes: Vec<String> = found.damages().map(libxfsr::error::Corruption::code).collect();
                 let corruptions = found.damages().filter(|c| c.severity == Severity::Corrupt).count();
@@ -171,6 +177,10 @@ pub struct Row {
     pub any: usize,
     /// Cases with a stale checksum.
     pub stale: usize,
+    /// Of them, those that the library found.
+    pub stale_found: usize,
+    /// Of them, those that it found by the checksum.
+    pub stale_by_checksum: usize,
     /// Of them, those that the library did not find though xfs_repair did: must be none.
     pub stale_missed: usize,
     /// The longest time of one check.
@@ -183,6 +193,8 @@ impl Row {
         self.slowest = self.slowest.max(v.time);
         if v.case.checksum == Checksum::Stale {
             self.stale += 1;
+            self.stale_found += usize::from(v.ours);
+            self.stale_by_checksum += usize::from(v.codes.iter().any(|c| c.ends_with(".crc")));
             self.stale_missed += usize::from(v.is_missed());
             return;
         }
@@ -212,6 +224,8 @@ impl Row {
             (&mut self.first, other.first),
             (&mut self.any, other.any),
             (&mut self.stale, other.stale),
+            (&mut self.stale_found, other.stale_found),
+            (&mut self.stale_by_checksum, other.stale_by_checksum),
             (&mut self.stale_missed, other.stale_missed),
         ];
         for (sum, n) in pairs {
@@ -238,29 +252,37 @@ pub fn rows<'a>(verdicts: impl IntoIterator<Item = &'a Verdict>) -> Vec<(String,
     rows
 }
 
-/// The table in Markdown.
-pub fn table(rows: &[(String, Row)]) -> String {
-    let mut text = String::from(
-        "| structure | cases | both | only xfsr | not asked | only xfs_repair | neither | first names it | any names it | stale | stale missed | slowest |\n\
-         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
-    );
-    for (name, r) in rows {
+/// The table in Markdown, without columns in which there is nothing. `what` heads the first column.
+pub fn table(what: &str, rows: &[(String, Row)]) -> String {
+    let percent = |r: &Row, n: usize| {
         let found = r.both + r.ours + r.not_asked;
-        let percent = |n: usize| (n * 100).checked_div(found).map_or("-".to_owned(), |p| format!("{p} %"));
-        text.push_str(&format!(
-            "| {name} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} ms |\n",
-            r.cases,
-            r.both,
-            r.ours,
-            r.not_asked,
-            r.stock,
-            r.neither,
-            percent(r.first),
-            percent(r.any),
-            r.stale,
-            r.stale_missed,
-            r.slowest.as_millis()
-        ));
+        (n * 100).checked_div(found).map_or("-".to_owned(), |p| format!("{p} %"))
+    };
+    type Column<'a> = (&'a str, bool, &'a dyn Fn(&Row) -> String);
+    let stale = rows.iter().any(|(_, r)| r.stale > 0);
+    let right = rows.iter().any(|(_, r)| r.cases > 0);
+    let not_asked = rows.iter().any(|(_, r)| r.not_asked > 0);
+    let columns: [Column<'_>; 13] = [
+        ("cases", right, &|r| r.cases.to_string()),
+        ("both", right, &|r| r.both.to_string()),
+        ("only xfsr", right, &|r| r.ours.to_string()),
+        ("xfsr, other not asked", not_asked, &|r| r.not_asked.to_string()),
+        ("only xfs_repair", right, &|r| r.stock.to_string()),
+        ("neither", right, &|r| r.neither.to_string()),
+        ("first names it", right, &|r| percent(r, r.first)),
+        ("any names it", right, &|r| percent(r, r.any)),
+        ("stale checksum", stale, &|r| r.stale.to_string()),
+        ("found", stale, &|r| r.stale_found.to_string()),
+        ("by the checksum", stale, &|r| r.stale_by_checksum.to_string()),
+        ("missed", stale, &|r| r.stale_missed.to_string()),
+        ("slowest", true, &|r| format!("{} ms", r.slowest.as_millis())),
+    ];
+    let shown: Vec<_> = columns.iter().filter(|c| c.1).collect();
+    let heads: Vec<&str> = shown.iter().map(|c| c.0).collect();
+    let mut text = format!("| {what} | {} |\n|---|{}\n", heads.join(" | "), "--:|".repeat(heads.len()));
+    for (name, row) in rows {
+        let values: Vec<String> = shown.iter().map(|c| c.2(row)).collect();
+        text.push_str(&format!("| {name} | {} |\n", values.join(" | ")));
     }
     text
 }
