@@ -4,6 +4,7 @@
 use libxfsr::check::{self, Outcome, Verdict};
 use libxfsr::control::Control;
 use libxfsr::error::{Error, Severity};
+use libxfsr::format::features::Version;
 use libxfsr::format::superblock::{SUPERBLOCK, Superblock};
 use libxfsr::geometry::Geometry;
 use libxfsr::target::{Access, Fault, Faulty, FileTarget, On, Overlay, Target};
@@ -167,7 +168,10 @@ fn copies_of_the_superblock_may_lag_behind_where_the_kernel_lets_them() {
         sb.width.set(32);
         sb.imax_pct = 10;
     });
-    image.superblock(1, true, |sb| sb.qflags.set(0x7));
+    image.superblock(1, true, |sb| {
+        sb.versionnum.set(sb.versionnum.get() | Version::QUOTA.bits());
+        sb.qflags.set(0x7);
+    });
     let outcome = image.check();
     assert_eq!(outcome.verdict(), Verdict::Clean, "{outcome}");
     assert!(outcome.findings.iter().all(|f| f.severity == Severity::Preen), "{outcome}");
