@@ -3,7 +3,7 @@
 use crate::fuzz::{Stamp, geometries};
 use crate::memory::Memory;
 use libxfsr::btree::{Kind, Ptr, Root, Store, Width};
-use libxfsr::cache::{BlockKey, BlockRead, BufCache, NoLog, OnDamage, TargetId};
+use libxfsr::cache::{BlockKey, BlockRead, BufCache, Keep, NoLog, OnDamage, TargetId, Want};
 use libxfsr::error::{Corruption, Result, Rule};
 use libxfsr::format::btree::Layout;
 use libxfsr::format::{BlockType, Context};
@@ -68,7 +68,7 @@ impl MemoryTree {
         let daddr = self.daddr(at).expect("a block of the AG");
         let mut block = bytes.to_vec();
         block.resize(self.block_size(), 0);
-        self.stamp.stamp(&mut block, &Context { geometry: self.geometry, daddr });
+        self.stamp.stamp(&mut block, &Context::new(self.geometry, daddr));
         self.memory.write_at(&block, daddr.bytes()).expect("inside");
         self.cache.invalidate(&self.key(daddr));
     }
@@ -204,19 +204,17 @@ impl Store for MemoryTree {
     fn root(&self) -> Result<Root> {
         Ok(self.root.clone())
     }
-    fn read(&self, at: Ptr, damage: OnDamage) -> Result<BlockRead> {
+    fn read(&self, at: Ptr, damage: OnDamage, keep: Keep) -> Result<BlockRead> {
         let Some(daddr) = self.daddr(at) else {
             return Err(self.locate(Corruption::new(self.stamp.kind.name, "pointer", Rule::Range), Some(at)).into());
         };
-        self.cache.read(&self.key(daddr), self.stamp.kind, self.geometry, damage)
+        let owner = (self.width() == Width::Long).then_some(OWNER);
+        self.cache.read(&self.key(daddr), &Want { kind: self.stamp.kind, owner, damage, keep }, self.geometry)
     }
     fn locate(&self, c: Box<Corruption>, at: Option<Ptr>) -> Box<Corruption> {
         match at {
             Some(at) => c.at_daddr(self.geometry.fsblock_to_daddr(FsBlock(at.0)).unwrap_or(Daddr(at.0))),
             None => c,
         }
-    }
-    fn owner(&self) -> Option<u64> {
-        (self.width() == Width::Long).then_some(OWNER)
     }
 }

@@ -1,6 +1,6 @@
 //! Extended attributes on a volume: all of them, or one by name.
 
-use crate::cache::{BlockKey, BlockRead, OnDamage};
+use crate::cache::{BlockKey, BlockRead, OnDamage, Want};
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
 use crate::format::BlockType;
 use crate::format::attr::{
@@ -8,6 +8,7 @@ use crate::format::attr::{
 };
 use crate::format::da::{self, Node};
 use crate::format::inode::{Format, fork_bytes};
+use crate::format::part;
 use crate::inode::{Inode, file};
 use crate::units::{FileBlock, Ino};
 use crate::volume::Volume;
@@ -89,17 +90,11 @@ pub fn block(
 ) -> Result<BlockRead> {
     let pieces = file::map_blocks(volume, inode, ForkKind::Attr, at, 1)?
         .ok_or_else(|| bad(inode.ino, "block", Rule::Missing, Some(at)))?;
-    let block = volume.cache.read(&BlockKey::many(volume.data, pieces), kind, &volume.geometry, damage);
-    let block = block.map_err(|e| match e {
+    let want = Want::new(kind, damage).owned_by(inode.ino);
+    volume.cache.read(&BlockKey::many(volume.data, pieces), &want, &volume.geometry).map_err(|e| match e {
         Error::Corrupt(c) => Error::Corrupt(c.in_inode(inode.ino).in_fork(ForkKind::Attr, Some(at))),
         e => e,
-    })?;
-    match format::owner_of(&block) {
-        Some(o) if o != inode.ino && damage == OnDamage::Fail => {
-            Err(bad(inode.ino, "owner", Rule::Owner, Some(at)).found(o).expected(inode.ino).into())
-        }
-        _ => Ok(block),
-    }
+    })
 }
 
 /// Calls `each` with every attribute until it breaks; incomplete ones are left out. What cannot be read is handed over as an
@@ -209,8 +204,7 @@ pub fn remote_value(volume: &Volume, inode: &Inode, first: FileBlock, length: u3
     let mut at = first;
     while value.len() < length {
         let b = block(volume, inode, at, &ATTR_REMOTE, OnDamage::Fail)?;
-        let (offset, part) =
-            format::remote_payload(&b).ok_or_else(|| bad(inode.ino, "bytes", Rule::Range, Some(at)))?;
+        let (offset, part) = part::payload(&b).ok_or_else(|| bad(inode.ino, "bytes", Rule::Range, Some(at)))?;
         if offset as usize != value.len() || part.is_empty() || part.len() > length - value.len() {
             return Err(bad(inode.ino, "offset", Rule::Mismatch, Some(at)).found(offset).expected(value.len()).into());
         }

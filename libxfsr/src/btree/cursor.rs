@@ -1,7 +1,7 @@
 //! Finding a record and walking from it in both directions; queries over ranges, also where records overlap.
 
 use super::{Kind, Node, Store, corrupt};
-use crate::cache::OnDamage;
+use crate::cache::{Keep, OnDamage};
 use crate::error::{Corruption, Error, Result, Rule};
 use std::cmp::Ordering;
 use std::marker::PhantomData;
@@ -117,7 +117,7 @@ impl<'s, K: Kind, S: Store> Cursor<'s, K, S> {
         };
         let level = node.level() - 1;
         self.path.push((node, at));
-        Node::read(self.store, p, level, OnDamage::Fail)
+        Node::read(self.store, p, level, OnDamage::Fail, Keep::Yes)
     }
 
     /// Goes down to the first or last record below `node`. False if there is none.
@@ -253,7 +253,7 @@ fn query_overlapping<K: Kind, S: Store>(
     for i in 0..node.len() {
         let (Some(l), Some(h), Some(p)) = (node.key::<K>(i), node.high_key::<K>(i), node.pointer(i)) else { break };
         if touches(&l, &h) {
-            let child = Node::read(store, p, node.level() - 1, OnDamage::Fail)?;
+            let child = Node::read(store, p, node.level() - 1, OnDamage::Fail, Keep::Yes)?;
             if child.is_empty() {
                 return Err(corrupt(store, Some(p), "numrecs", Rule::Count).found(0).expected("at least 1").into());
             }

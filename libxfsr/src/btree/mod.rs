@@ -12,7 +12,7 @@ pub use check::{Report, check};
 pub use cursor::{Cursor, Lookup, query};
 pub use walk::walk;
 
-use crate::cache::{BlockRead, OnDamage};
+use crate::cache::{BlockRead, Keep, OnDamage};
 use crate::error::{Corruption, Result, Rule};
 use crate::format::BlockType;
 use crate::format::btree::{Layout, LongHeader, MAX_LEVELS, ShortHeader};
@@ -91,25 +91,16 @@ pub trait Store {
     /// # Errors
     /// When the root cannot be read.
     fn root(&self) -> Result<Root>;
-    /// A block of the tree.
+    /// A block of the tree, verified to belong to whoever the tree belongs to.
     ///
     /// # Errors
     /// As [`BufCache::read`](crate::cache::BufCache::read); a pointer that leads nowhere is an
     /// [`Error::Corrupt`](crate::Error::Corrupt).
-    fn read(&self, at: Ptr, damage: OnDamage) -> Result<BlockRead>;
-    /// As [`Store::read`], for who passes over the whole tree and wants the block once.
-    ///
-    /// # Errors
-    /// As [`Store::read`].
-    fn read_once(&self, at: Ptr, damage: OnDamage) -> Result<BlockRead> {
-        self.read(at, damage)
-    }
+    fn read(&self, at: Ptr, damage: OnDamage, keep: Keep) -> Result<BlockRead>;
     /// Tells that these blocks will be read soon. A hint.
     fn readahead(&self, _blocks: &mut dyn Iterator<Item = Ptr>) {}
     /// Adds the place to a corruption.
     fn locate(&self, c: Box<Corruption>, at: Option<Ptr>) -> Box<Corruption>;
-    /// The owner that long blocks must carry.
-    fn owner(&self) -> Option<u64>;
 }
 
 #[derive(Debug)]
@@ -148,7 +139,7 @@ impl Node {
                 if levels == 0 || levels > MAX_LEVELS {
                     return Err(corrupt(s, Some(at), "level", Rule::Range).found(levels).into());
                 }
-                Self::read(s, at, u16::from(levels) - 1, damage)
+                Self::read(s, at, u16::from(levels) - 1, damage, Keep::Yes)
             }
             Root::Inline(bytes) => Self::inline(s, bytes),
         }
@@ -179,37 +170,24 @@ impl Node {
     ///
     /// # Errors
     /// The store's; a block of another level is an [`Error::Corrupt`](crate::Error::Corrupt).
-    pub fn read<S: Store>(s: &S, at: Ptr, level: u16, damage: OnDamage) -> Result<Self> {
-        Self::of_block(s, at, level, s.read(at, damage)?)
-    }
-
-    /// As [`Node::read`], for who passes over the whole tree.
-    pub(super) fn read_once<S: Store>(s: &S, at: Ptr, level: u16, damage: OnDamage) -> Result<Self> {
-        Self::of_block(s, at, level, s.read_once(at, damage)?)
-    }
-
-    fn of_block<S: Store>(s: &S, at: Ptr, level: u16, block: BlockRead) -> Result<Self> {
+    pub fn read<S: Store>(s: &S, at: Ptr, level: u16, damage: OnDamage, keep: Keep) -> Result<Self> {
+        let block = s.read(at, damage, keep)?;
         let (layout, width) = (s.layout(), s.width());
         let short = || corrupt(s, Some(at), "length", Rule::Truncated);
-        let (found, len, left, right, owner) = match width {
+        let (found, len, left, right) = match width {
             Width::Short => {
                 let (h, _) = ShortHeader::ref_from_prefix(&block).map_err(|_| short())?;
                 let sibling = |v: U32| (v.get() != NULL_AGBLOCK).then(|| Ptr(v.get().into()));
-                (h.level.get(), h.numrecs.get(), sibling(h.leftsib), sibling(h.rightsib), None)
+                (h.level.get(), h.numrecs.get(), sibling(h.leftsib), sibling(h.rightsib))
             }
             Width::Long => {
                 let (h, _) = LongHeader::ref_from_prefix(&block).map_err(|_| short())?;
                 let sibling = |v: U64| (v.get() != NULL_FSBLOCK).then(|| Ptr(v.get()));
-                (h.level.get(), h.numrecs.get(), sibling(h.leftsib), sibling(h.rightsib), Some(h.owner.get()))
+                (h.level.get(), h.numrecs.get(), sibling(h.leftsib), sibling(h.rightsib))
             }
         };
         if found != level {
             return Err(corrupt(s, Some(at), "level", Rule::Mismatch).found(found).expected(level).into());
-        }
-        if let (Some(o), Some(e)) = (owner, s.owner())
-            && o != e
-        {
-            return Err(corrupt(s, Some(at), "owner", Rule::Owner).found(o).expected(e).into());
         }
         let (max, _) = layout.limits(s.block_size(), level);
         let len = usize::from(len);

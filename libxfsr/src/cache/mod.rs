@@ -7,11 +7,11 @@ mod key;
 
 pub use key::{BlockKey, Parts, TargetId};
 
-use crate::error::{Corruption, Result};
+use crate::error::{Corruption, Result, Verdict};
 use crate::format::{BlockType, Context};
 use crate::geometry::Geometry;
 use crate::target::Target;
-use crate::units::{Daddr, Lsn};
+use crate::units::{Daddr, Ino, Lsn};
 use parking_lot::{ArcRwLockReadGuard, ArcRwLockWriteGuard, Mutex, RawRwLock, RwLock};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -62,6 +62,8 @@ pub struct Block {
     pub bytes: Box<[u8]>,
     /// What it was verified as.
     pub kind: &'static BlockType,
+    /// The inode that it was verified to belong to.
+    pub owner: Option<u64>,
     /// Clean or dirty.
     pub state: BlockState,
     /// What verification found.
@@ -75,6 +77,49 @@ pub enum OnDamage {
     Fail,
     /// Return the bytes together with the corruption: check and repair want both.
     Keep,
+}
+
+/// Whether the cache keeps a block that it did not have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keep {
+    /// For the next who asks.
+    Yes,
+    /// This reader wants the block once: a pass over everything neither fills the cache nor drives out what others need.
+    No,
+}
+
+/// What a reader wants of a block.
+#[derive(Clone, Copy, Debug)]
+pub struct Want {
+    /// What it is to be verified as.
+    pub kind: &'static BlockType,
+    /// The inode that it must belong to, where the reader knows.
+    pub owner: Option<u64>,
+    /// What to do with a damaged one.
+    pub damage: OnDamage,
+    /// Whether the cache keeps it.
+    pub keep: Keep,
+}
+
+impl Want {
+    /// A block of that type, whoever it belongs to; the cache keeps it.
+    pub fn new(kind: &'static BlockType, damage: OnDamage) -> Self {
+        Self { kind, owner: None, damage, keep: Keep::Yes }
+    }
+    /// One that must belong to `ino`.
+    #[must_use]
+    pub fn owned_by(self, ino: Ino) -> Self {
+        Self { owner: Some(ino.0), ..self }
+    }
+    /// The same, kept or not.
+    #[must_use]
+    pub fn keep(self, keep: Keep) -> Self {
+        Self { keep, ..self }
+    }
+    fn verify(&self, bytes: &[u8], key: &BlockKey, g: &Geometry) -> Verdict {
+        let at = Context { owner: self.owner, ..Context::new(g, key.daddr()) };
+        (self.kind.verify)(bytes, &at)
+    }
 }
 
 /// A shared block and what verification found.
@@ -230,13 +275,19 @@ impl BufCache {
     }
 
     /// Finds the slot, or makes one that is locked for loading.
-    fn slot(&self, key: &BlockKey, kind: &'static BlockType) -> (Slot, Option<BlockWrite>) {
+    fn slot(&self, key: &BlockKey, want: &Want) -> (Slot, Option<BlockWrite>) {
         let mut shard = self.shard(key).lock();
         if let Some(e) = shard.map.get(key) {
             e.used.store(true, Ordering::Relaxed);
             return (e.slot.clone(), None);
         }
-        let block = Block { bytes: vec![0; key.bytes()].into(), kind, state: BlockState::Failed, damage: None };
+        let block = Block {
+            bytes: vec![0; key.bytes()].into(),
+            kind: want.kind,
+            owner: want.owner,
+            state: BlockState::Failed,
+            damage: None,
+        };
         let slot = Arc::new(RwLock::new(block));
         let guard = slot.write_arc();
         shard.bytes += key.bytes();
@@ -255,33 +306,29 @@ impl BufCache {
         }
     }
 
-    fn fill(
-        &self,
-        key: &BlockKey,
-        slot: &Slot,
-        block: &mut Block,
-        kind: &'static BlockType,
-        g: &Geometry,
-    ) -> Result<()> {
+    fn fill(&self, key: &BlockKey, slot: &Slot, block: &mut Block, want: &Want, g: &Geometry) -> Result<()> {
         if let Err(e) = self.load(key, &mut block.bytes) {
             self.forget(key, slot);
             return Err(e);
         }
-        block.damage = (kind.verify)(&block.bytes, &Context { geometry: g, daddr: key.daddr() }).err();
-        block.kind = kind;
+        block.damage = want.verify(&block.bytes, key, g).err();
+        (block.kind, block.owner) = (want.kind, want.owner);
         block.state = BlockState::Clean;
         Ok(())
     }
 
-    /// A block to read.
+    /// A block to read. One that the cache holds is taken from there, also where the reader wants it once.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io); with [`OnDamage::Fail`] also [`Error::Corrupt`](crate::Error::Corrupt).
-    pub fn read(&self, key: &BlockKey, kind: &'static BlockType, g: &Geometry, damage: OnDamage) -> Result<BlockRead> {
+    pub fn read(&self, key: &BlockKey, want: &Want, g: &Geometry) -> Result<BlockRead> {
+        if want.keep == Keep::No && !self.shard(key).lock().map.contains_key(key) {
+            return self.read_past(key, want, g);
+        }
         let guard = loop {
-            let (slot, loading) = self.slot(key, kind);
+            let (slot, loading) = self.slot(key, want);
             if let Some(mut w) = loading {
-                self.fill(key, &slot, &mut w, kind, g)?;
+                self.fill(key, &slot, &mut w, want, g)?;
                 break ArcRwLockWriteGuard::downgrade(w);
             }
             let r = slot.read_arc();
@@ -291,40 +338,30 @@ impl BufCache {
             drop(r);
             self.forget(key, &slot);
         };
-        let found = if guard.kind == kind {
+        // What is dirty has no checksum yet, and was right when it was changed.
+        let same_owner = guard.owner == want.owner || matches!(guard.state, BlockState::Dirty { .. });
+        let found = if guard.kind == want.kind && same_owner {
             guard.damage.clone()
         } else {
             // Two structures claim the block. It stays cached as what it was read as first.
-            (kind.verify)(&guard.bytes, &Context { geometry: g, daddr: key.daddr() }).err()
+            want.verify(&guard.bytes, key, g).err()
         };
-        match (found, damage) {
+        match (found, want.damage) {
             (Some(c), OnDamage::Fail) => Err(c.into()),
             (found, _) => Ok(BlockRead { guard, damage: found }),
         }
     }
 
-    /// A block that this reader wants once: it is not kept, so that a pass over everything neither fills the cache nor drives
-    /// out what others need. A block that the cache holds is taken from there.
-    ///
-    /// # Errors
-    /// As [`BufCache::read`].
-    pub fn read_once(
-        &self,
-        key: &BlockKey,
-        kind: &'static BlockType,
-        g: &Geometry,
-        damage: OnDamage,
-    ) -> Result<BlockRead> {
-        if self.shard(key).lock().map.contains_key(key) {
-            return self.read(key, kind, g, damage);
-        }
+    /// A block that is not kept.
+    fn read_past(&self, key: &BlockKey, want: &Want, g: &Geometry) -> Result<BlockRead> {
         let mut bytes: Box<[u8]> = vec![0; key.bytes()].into();
         self.load(key, &mut bytes)?;
-        let found = (kind.verify)(&bytes, &Context { geometry: g, daddr: key.daddr() }).err();
-        match (found, damage) {
+        let found = want.verify(&bytes, key, g).err();
+        match (found, want.damage) {
             (Some(c), OnDamage::Fail) => Err(c.into()),
             (found, _) => {
-                let block = Block { bytes, kind, state: BlockState::Clean, damage: None };
+                let (kind, owner) = (want.kind, want.owner);
+                let block = Block { bytes, kind, owner, state: BlockState::Clean, damage: None };
                 Ok(BlockRead { guard: Arc::new(RwLock::new(block)).read_arc(), damage: found })
             }
         }
@@ -358,16 +395,16 @@ impl BufCache {
         }
     }
 
-    /// A block to change, from the target.
+    /// A block to change, from the target. A damaged one is refused, whatever is wanted.
     ///
     /// # Errors
     /// As [`BufCache::read`] with [`OnDamage::Fail`].
-    pub fn write(&self, key: &BlockKey, kind: &'static BlockType, g: &Geometry) -> Result<BlockWrite> {
+    pub fn write(&self, key: &BlockKey, want: &Want, g: &Geometry) -> Result<BlockWrite> {
         loop {
-            let (slot, loading) = self.slot(key, kind);
+            let (slot, loading) = self.slot(key, want);
             let guard = match loading {
                 Some(mut w) => {
-                    self.fill(key, &slot, &mut w, kind, g)?;
+                    self.fill(key, &slot, &mut w, want, g)?;
                     w
                 }
                 None => slot.write_arc(),
@@ -385,9 +422,9 @@ impl BufCache {
     }
 
     /// A block whose old contents do not matter, zeroed.
-    pub fn fresh(&self, key: &BlockKey, kind: &'static BlockType) -> BlockWrite {
+    pub fn fresh(&self, key: &BlockKey, want: &Want) -> BlockWrite {
         let mut guard = loop {
-            let (slot, loading) = self.slot(key, kind);
+            let (slot, loading) = self.slot(key, want);
             if let Some(w) = loading {
                 break w;
             }
@@ -400,7 +437,7 @@ impl BufCache {
             self.forget(key, &slot);
         };
         guard.bytes.fill(0);
-        guard.kind = kind;
+        (guard.kind, guard.owner) = (want.kind, want.owner);
         guard.damage = None;
         guard.state = BlockState::Dirty { oldest: Lsn(0), newest: Lsn(0) };
         guard
@@ -444,154 +481,6 @@ impl BufCache {
         Ok(())
     }
 }
+
 #[cfg(test)]
-mod tests {
-    use super::{BlockKey, BufCache, NoLog, OnDamage, TargetId};
-    use crate::format::BlockType;
-    use crate::geometry::test_geometry;
-    use crate::target::{Target, Xfile};
-    use crate::units::Daddr;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    static ANY: BlockType =
-        BlockType { name: "any", log_type: 0, lsn: |_| None, verify: |_, _| Ok(()), seal: |_, _| {} };
-
-    fn key(n: u64) -> BlockKey {
-        BlockKey::one(TargetId(0), Daddr(n * 8), 8)
-    }
-
-    #[test]
-    fn clean_blocks_stay_within_the_budget_and_dirty_ones_reach_the_target() {
-        let g = test_geometry();
-        let x = Arc::new(Xfile::new("cache").unwrap());
-        let cache = BufCache::new(64 * 4096);
-        assert_eq!(cache.attach(x.clone(), Arc::new(NoLog)).unwrap(), TargetId(0));
-        for n in 0..1000 {
-            cache.read(&key(n), &ANY, &g, OnDamage::Fail).unwrap();
-        }
-        let kept: usize = cache.shards.iter().map(|s| s.lock().bytes).sum();
-        assert!(kept <= 2 * 64 * 4096, "{kept} bytes kept");
-        for n in 0..100 {
-            cache.fresh(&key(n), &ANY).bytes.fill(n as u8 + 1);
-        }
-        cache.write_back(None).unwrap();
-        let mut b = [0; 4096];
-        x.read_at(&mut b, 99 * 4096).unwrap();
-        assert_eq!(b, [100; 4096]);
-    }
-
-    #[derive(Debug)]
-    struct Hints(Xfile, parking_lot::Mutex<Vec<(u64, u64)>>, AtomicBool);
-
-    impl Target for Hints {
-        fn name(&self) -> &str {
-            self.0.name()
-        }
-        fn read_at(&self, buf: &mut [u8], offset: u64) -> crate::Result<()> {
-            if self.2.swap(false, Ordering::Relaxed) {
-                std::thread::sleep(std::time::Duration::from_millis(200));
-                return Err(crate::target::io_error("read", "slow", offset, 0, rustix::io::Errno::IO));
-            }
-            self.0.read_at(buf, offset)
-        }
-        fn readahead(&self, ranges: &[(u64, u64)]) {
-            self.1.lock().extend_from_slice(ranges);
-        }
-        fn write_at(&self, buf: &[u8], offset: u64) -> crate::Result<()> {
-            self.0.write_at(buf, offset)
-        }
-        fn flush(&self) -> crate::Result<()> {
-            self.0.flush()
-        }
-        fn punch(&self, offset: u64, len: u64) -> crate::Result<()> {
-            self.0.punch(offset, len)
-        }
-        fn discard(&self, offset: u64, len: u64) -> crate::Result<()> {
-            self.0.discard(offset, len)
-        }
-        fn len(&self) -> u64 {
-            self.0.len()
-        }
-        fn set_len(&self, len: u64) -> crate::Result<()> {
-            self.0.set_len(len)
-        }
-        fn io(&self) -> crate::target::Io {
-            self.0.io()
-        }
-    }
-
-    #[test]
-    fn readahead_asks_once_for_neighbours_in_address_order() {
-        let hints = Arc::new(Hints(Xfile::new("cache").unwrap(), parking_lot::Mutex::default(), false.into()));
-        let cache = BufCache::new(1 << 20);
-        cache.attach(hints.clone(), Arc::new(NoLog)).unwrap();
-        let parts = BlockKey::many(TargetId(0), [(Daddr(4000), 8), (Daddr(6000), 8)]);
-        cache.readahead(&[key(9), key(1), key(2), parts, key(2)]);
-        // Block 9 is 24 KiB behind block 2: too far to be read with it.
-        assert_eq!(*hints.1.lock(), [(4096, 8192), (9 * 4096, 4096), (4000 * 512, 4096), (6000 * 512, 4096)]);
-        assert_eq!(cache.reads(), 0);
-        hints.1.lock().clear();
-        cache.set_readahead(false);
-        cache.readahead(&[key(9)]);
-        assert!(hints.1.lock().is_empty(), "a hint that was not wanted");
-    }
-
-    #[test]
-    fn a_fresh_block_is_not_lost_when_reading_the_old_one_fails() {
-        let g = test_geometry();
-        let slow = Arc::new(Hints(Xfile::new("cache").unwrap(), parking_lot::Mutex::default(), true.into()));
-        let cache = BufCache::new(1 << 20);
-        cache.attach(slow.clone(), Arc::new(NoLog)).unwrap();
-        std::thread::scope(|s| {
-            let reader = s.spawn(|| cache.read(&key(3), &ANY, &g, OnDamage::Fail).is_err());
-            while cache.reads() == 0 {
-                std::thread::yield_now();
-            }
-            // The reader has the slot and waits for the device; this one waits for the reader.
-            cache.fresh(&key(3), &ANY).bytes.fill(7);
-            assert!(reader.join().unwrap());
-        });
-        cache.write_back(None).unwrap();
-        let mut b = [0; 4096];
-        slow.read_at(&mut b, 3 * 4096).unwrap();
-        assert_eq!(b, [7; 4096]);
-    }
-
-    #[test]
-    fn more_targets_than_numbers_are_refused() {
-        let cache = BufCache::new(1 << 20);
-        let target = Arc::new(Xfile::new("cache").unwrap());
-        for n in 0..=255 {
-            assert_eq!(cache.attach(target.clone(), Arc::new(NoLog)).unwrap(), TargetId(n));
-        }
-        assert!(matches!(cache.attach(target, Arc::new(NoLog)), Err(crate::Error::Invalid(_))));
-    }
-
-    #[test]
-    fn a_block_read_once_is_not_kept_and_a_dirty_one_is_found() {
-        let g = test_geometry();
-        let cache = BufCache::new(1 << 20);
-        cache.attach(Arc::new(Xfile::new("cache").unwrap()), Arc::new(NoLog)).unwrap();
-        for _ in 0..2 {
-            assert_eq!(cache.read_once(&key(3), &ANY, &g, OnDamage::Fail).unwrap()[0], 0);
-        }
-        assert_eq!(cache.reads(), 2);
-        cache.fresh(&key(3), &ANY).bytes.fill(7);
-        assert_eq!(cache.read_once(&key(3), &ANY, &g, OnDamage::Fail).unwrap()[0], 7);
-        assert_eq!(cache.reads(), 2);
-    }
-
-    #[test]
-    fn a_block_is_read_once_however_many_ask() {
-        let g = test_geometry();
-        let cache = BufCache::new(1 << 20);
-        cache.attach(Arc::new(Xfile::new("cache").unwrap()), Arc::new(NoLog)).unwrap();
-        std::thread::scope(|s| {
-            for _ in 0..8 {
-                s.spawn(|| (0..20).for_each(|n| drop(cache.read(&key(n), &ANY, &g, OnDamage::Fail).unwrap())));
-            }
-        });
-        assert_eq!(cache.reads(), 20);
-    }
-}
+mod tests;

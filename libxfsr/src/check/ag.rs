@@ -56,7 +56,7 @@ impl Ag<'_> {
 
     fn header_block(&self, n: u32, kind: &'static crate::format::BlockType) -> Option<BlockRead> {
         let read = self.volume.ag_header(self.ag, n, kind, OnDamage::Keep);
-        self.found.usable(read, None, &|field, rule| self.bad(kind.name, field, rule))
+        self.found.usable(read, &|field, rule| self.bad(kind.name, field, rule))
     }
 
     fn tree<K: Kind>(&mut self, tree: AgTree, owner: u64) -> (Vec<K::Record>, Option<Report>) {

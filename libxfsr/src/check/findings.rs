@@ -1,10 +1,10 @@
 //! Collects findings from all threads.
 
-use super::{MAX_FINDINGS, NotChecked, OwnerOf, Totals};
+use super::{MAX_FINDINGS, NotChecked, Totals};
 use crate::cache::BlockRead;
 use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule, Severity};
-use crate::units::{Ino, Lsn};
+use crate::units::Lsn;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -96,12 +96,10 @@ impl<'a> Findings<'a> {
         }
     }
     /// Takes a block of metadata that was read damaged or not: tells what is wrong with it, and gives none where it is not what was
-    /// looked for. `bad` makes a corruption of the structure with its place; `owner` is who the block says it belongs to, and who
-    /// must be.
+    /// looked for. `bad` makes a corruption of the structure with its place.
     pub(crate) fn usable(
         &self,
         read: Result<BlockRead>,
-        owner: Option<(OwnerOf, Ino)>,
         bad: &dyn Fn(&'static str, Rule) -> Box<Corruption>,
     ) -> Option<BlockRead> {
         let block = match read {
@@ -121,11 +119,6 @@ impl<'a> Findings<'a> {
             }
         }
         self.lsn(block.lsn(), || bad("lsn", Rule::Lsn));
-        if let Some((of, wanted)) = owner
-            && let Some(o) = of(&block).filter(|o| *o != wanted)
-        {
-            self.add(bad("owner", Rule::Owner).found(o).expected(wanted));
-        }
         Some(block)
     }
     /// Adds an error: a corruption as it is, anything else as "unreadable". A device that fails says nothing of the filesystem; one

@@ -273,7 +273,7 @@ impl Scan<'_> {
     }
 
     fn inode(&self, ino: Ino, ag: AgNumber, agbno: AgBlock, bytes: &[u8], free: bool, batch: &mut Batch<'_>) {
-        let at = Context { geometry: &self.volume.geometry, daddr: self.volume.geometry.agbno_to_daddr(ag, agbno) };
+        let at = Context::new(&self.volume.geometry, self.volume.geometry.agbno_to_daddr(ag, agbno));
         let mut sound = true;
         check_dinode(bytes, ino, &at, &mut |c| {
             sound = false;

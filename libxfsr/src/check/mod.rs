@@ -27,7 +27,7 @@ use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule, Severity};
 use crate::format::features::{LogIncompat, RoCompat};
 use crate::journal::{LogState, log_state};
-use crate::units::{AgBlock, AgNumber, Ino, Lsn};
+use crate::units::{AgBlock, AgNumber, Lsn};
 use crate::volume::Volume;
 use findings::Findings;
 use rayon::prelude::*;
@@ -175,9 +175,6 @@ impl Outcome {
         }
     }
 }
-
-/// Who a block says it belongs to.
-pub(crate) type OwnerOf = fn(&[u8]) -> Option<Ino>;
 
 impl Serialize for Outcome {
     fn serialize<S: serde::Serializer>(&self, s: S) -> std::result::Result<S::Ok, S::Error> {

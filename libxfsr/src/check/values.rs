@@ -4,10 +4,10 @@ use super::Findings;
 use super::datree::{self, Owner};
 use super::inodes::{Flag, Table};
 use crate::attr;
-use crate::cache::{BlockRead, OnDamage};
+use crate::cache::{BlockRead, OnDamage, Want};
 use crate::error::{Corruption, Error, ForkKind, Rule, Severity};
 use crate::format::attr::{
-    ATTR_ANY, AttrFlags, AttrLeaf, LEAF_MAGIC, ShortAttrs, Value, hash_attr, owner_of, verify_acl, verify_short,
+    ATTR_ANY, AttrFlags, AttrLeaf, LEAF_MAGIC, ShortAttrs, Value, hash_attr, verify_acl, verify_short,
 };
 use crate::format::inode::{Dinode, Format, fork_bytes};
 use crate::format::symlink::SYMLINK;
@@ -28,7 +28,7 @@ impl Owner for Attrs<'_> {
     fn read(&self, at: u64) -> Option<BlockRead> {
         let read = self.found.go_on();
         let read = read.and_then(|()| attr::block(self.volume, self.inode, FileBlock(at), &ATTR_ANY, OnDamage::Keep));
-        self.found.usable(read, Some((owner_of, self.inode.ino)), &|field, rule| self.bad(field, rule, at))
+        self.found.usable(read, &|field, rule| self.bad(field, rule, at))
     }
     fn bad(&self, field: &'static str, rule: Rule, at: u64) -> Box<Corruption> {
         Corruption::new("xattr", field, rule).in_inode(self.inode.ino).in_fork(ForkKind::Attr, Some(FileBlock(at)))
@@ -139,7 +139,7 @@ pub(super) fn check(
 fn link_lsns(volume: &Volume, found: &Findings<'_>, inode: &Inode) {
     // One that lies in the inode has none.
     for e in inode.extents(volume, ForkKind::Data).unwrap_or_default() {
-        if let Ok(block) = volume.block(FsBlock(e.start), &SYMLINK, OnDamage::Keep) {
+        if let Ok(block) = volume.block(FsBlock(e.start), &Want::new(&SYMLINK, OnDamage::Keep)) {
             let bad = || Corruption::new("symlink", "lsn", Rule::Lsn).in_inode(inode.ino);
             found.lsn(block.lsn(), || bad().in_fork(ForkKind::Data, Some(FileBlock(e.offset))));
         }

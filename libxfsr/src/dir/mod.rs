@@ -6,7 +6,7 @@ mod path;
 pub use lookup::lookup;
 pub use path::{MAX_COMPONENTS, resolve};
 
-use crate::cache::{BlockKey, BlockRead, OnDamage};
+use crate::cache::{BlockKey, BlockRead, OnDamage, Want};
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
 use crate::format::BlockType;
 use crate::format::dir::{self, Entry, ShortDir};
@@ -58,13 +58,8 @@ pub fn block(
         Error::Corrupt(c) => Error::Corrupt(c.in_inode(inode.ino).in_fork(ForkKind::Data, Some(first))),
         e => e,
     };
-    let block = volume.cache.read(&key, kind, &volume.geometry, damage).map_err(locate)?;
-    match dir::owner_of(&block) {
-        Some(o) if o != inode.ino && damage == OnDamage::Fail => {
-            Err(bad(inode.ino, "owner", Rule::Owner).found(o).expected(inode.ino).into())
-        }
-        _ => Ok(Some(block)),
-    }
+    let want = Want::new(kind, damage).owned_by(inode.ino);
+    volume.cache.read(&key, &want, &volume.geometry).map(Some).map_err(locate)
 }
 
 /// Calls `each` with every entry, `.` and `..` too, until it breaks. A block that cannot be read is handed over as an error,

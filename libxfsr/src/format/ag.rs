@@ -269,7 +269,7 @@ mod tests {
         h.uuid = g.meta_uuid;
         change(h);
         (AGI.seal)(&mut b, Lsn(0));
-        let at = Context { geometry: &g, daddr: g.header_daddr(AgNumber(1), 2) };
+        let at = Context::new(&g, g.header_daddr(AgNumber(1), 2));
         (AGI.verify)(&b, &at).err().map(|c| c.code())
     }
 
@@ -306,7 +306,7 @@ mod tests {
             h.uuid = g.meta_uuid;
             b[100..104].copy_from_slice(&block.to_be_bytes());
             (AGFL.seal)(&mut b, Lsn(0));
-            (AGFL.verify)(&b, &Context { geometry: &g, daddr: g.header_daddr(last, 3) }).err().map(|c| c.code())
+            (AGFL.verify)(&b, &Context::new(&g, g.header_daddr(last, 3))).err().map(|c| c.code())
         };
         assert_eq!((verify(9_199), verify(19_199)), (None, None));
         assert_eq!(verify(19_200).as_deref(), Some("agfl.bno.range"));
@@ -316,7 +316,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(b in prop::collection::vec(any::<u8>(), 0..600), n in 0u32..5) {
             let g = test_geometry();
-            let at = Context { geometry: &g, daddr: g.header_daddr(AgNumber(n), 1) };
+            let at = Context::new(&g, g.header_daddr(AgNumber(n), 1));
             for t in [&AGF, &AGI, &AGFL] {
                 let mut b = b.clone();
                 for magic in [super::AGF_MAGIC, super::AGI_MAGIC, super::AGFL_MAGIC] {

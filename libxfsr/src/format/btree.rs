@@ -4,7 +4,8 @@
 //! reverse mappings) have a low and a high key for each pointer. Book: chapter "B+trees".
 
 use super::{
-    BlockType, Context, check_address, check_crc, check_magic, check_uuid, lsn_at, put_lsn, seal_checksum, view,
+    BlockType, Context, check_address, check_crc, check_magic, check_owner, check_uuid, lsn_at, put_lsn, seal_checksum,
+    view,
 };
 use crate::error::{Corruption, Rule, Verdict};
 use crate::units::{NULL_AGBLOCK, NULL_FSBLOCK};
@@ -387,6 +388,7 @@ fn verify_long(name: &'static str, magic: u32, layout: &Layout, bytes: &[u8], at
     check_crc(name, bytes, offset_of!(LongHeader, crc), at)?;
     check_uuid(name, &h.uuid, at)?;
     check_address(name, "bno", h.blkno.get(), at)?;
+    check_owner(name, h.owner.get(), at)?;
     verify_counts(name, h.level.get(), h.numrecs.get(), layout, bytes.len(), at)?;
     for (field, sib) in [("leftsib", h.leftsib.get()), ("rightsib", h.rightsib.get())] {
         let fsb = crate::units::FsBlock(sib);

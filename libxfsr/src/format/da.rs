@@ -3,7 +3,9 @@
 //! An index block starts with its siblings and a 16-bit magic number (as v4 had them), then checksum, own address, LSN, UUID
 //! and owner. Book: chapters "Directories", "Extended Attributes".
 
-use super::{BlockType, Context, check_address, check_crc, check_uuid, lsn_at, put_lsn, seal_checksum, view};
+use super::{
+    BlockType, Context, check_address, check_crc, check_owner, check_uuid, lsn_at, put_lsn, seal_checksum, view,
+};
 use crate::error::{Corruption, Rule, Verdict};
 use crate::units::Lsn;
 use std::mem::offset_of;
@@ -120,7 +122,8 @@ pub(crate) fn verify_info(name: &'static str, magics: &[u16], bytes: &[u8], at: 
     }
     check_crc(name, bytes, offset_of!(BlockInfo, crc), at)?;
     check_uuid(name, &info.uuid, at)?;
-    check_address(name, "bno", info.blkno.get(), at)
+    check_address(name, "bno", info.blkno.get(), at)?;
+    check_owner(name, info.owner.get(), at)
 }
 
 /// The LSN of an index block.

@@ -16,6 +16,7 @@ pub mod features;
 pub mod inode;
 pub mod log;
 pub mod metadump;
+pub mod part;
 pub mod quota;
 pub mod realtime;
 pub mod superblock;
@@ -23,7 +24,7 @@ pub mod symlink;
 
 use crate::error::{Corruption, Rule, Verdict};
 use crate::geometry::Geometry;
-use crate::units::{Daddr, Lsn};
+use crate::units::{Daddr, Ino, Lsn};
 
 /// What a verifier may know of the block beside its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +33,20 @@ pub struct Context<'a> {
     pub geometry: &'a Geometry,
     /// Where the block was read from.
     pub daddr: Daddr,
+    /// Who it must belong to, where it belongs to an inode and the reader knows which.
+    pub owner: Option<u64>,
+}
+
+impl<'a> Context<'a> {
+    /// A block at that place, whoever it belongs to.
+    pub fn new(geometry: &'a Geometry, daddr: Daddr) -> Self {
+        Self { geometry, daddr, owner: None }
+    }
+    /// The same block, which must belong to `ino`.
+    #[must_use]
+    pub fn owned_by(self, ino: Ino) -> Self {
+        Self { owner: Some(ino.0), ..self }
+    }
 }
 
 /// All that the cache must know of a type of block.
@@ -43,7 +58,7 @@ pub struct BlockType {
     pub log_type: u8,
     /// The LSN that the block carries; none for types that have none, or for which XFS does not look at it.
     pub lsn: fn(&[u8]) -> Option<Lsn>,
-    /// Checks magic, CRC, UUID, own address and the block's internal rules.
+    /// Checks magic, CRC, UUID, own address, owner and the block's internal rules.
     pub verify: fn(&[u8], &Context<'_>) -> Verdict,
     /// Stamps LSN and CRC.
     pub seal: fn(&mut [u8], Lsn),
@@ -150,6 +165,14 @@ pub fn check_address(name: &'static str, field: &'static str, found: u64, at: &C
         return Ok(());
     }
     Err(Corruption::new(name, field, Rule::Address).at_daddr(at.daddr).found(found).expected(at.daddr))
+}
+
+/// Checks who a block says it belongs to, where the reader knows who that must be.
+pub fn check_owner(name: &'static str, found: u64, at: &Context<'_>) -> Verdict {
+    match at.owner.filter(|o| *o != found) {
+        Some(o) => Err(Corruption::new(name, "owner", Rule::Owner).at_daddr(at.daddr).found(found).expected(o)),
+        None => Ok(()),
+    }
 }
 
 /// Checks a magic number.

@@ -218,13 +218,13 @@ mod tests {
     }
 
     fn code(b: &[u8]) -> Option<String> {
-        (DQUOT_BLOCK.verify)(b, &Context { geometry: &test_geometry(), daddr: Daddr(96) }).err().map(|c| c.code())
+        (DQUOT_BLOCK.verify)(b, &Context::new(&test_geometry(), Daddr(96))).err().map(|c| c.code())
     }
 
     #[test]
     fn slots_are_checked() {
         let g = test_geometry();
-        let at = Context { geometry: &g, daddr: Daddr(96) };
+        let at = Context::new(&g, Daddr(96));
         assert_eq!(slots_per_block(4096), 30);
         let block: Vec<u8> = (60..90).flat_map(|id| slot(id, |_| {})).chain([0; 16]).collect();
         assert_eq!(code(&block), None);

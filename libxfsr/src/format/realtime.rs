@@ -6,7 +6,8 @@
 //! big-endian. Book: chapter "Real-time Devices"; the headers and the superblock were observed.
 
 use super::{
-    BlockType, Context, check_address, check_crc, check_magic, check_uuid, lsn_at, put_lsn, seal_checksum, view,
+    BlockType, Context, check_address, check_crc, check_magic, check_owner, check_uuid, lsn_at, put_lsn, seal_checksum,
+    view,
 };
 use crate::error::{Corruption, Rule, Verdict};
 use crate::geometry::Geometry;
@@ -167,7 +168,8 @@ fn verify_headed(name: &'static str, magic: u32, bytes: &[u8], at: &Context<'_>)
     check_magic(name, h.magic.get(), magic, at)?;
     check_crc(name, bytes, offset_of!(RtBlockHeader, crc), at)?;
     check_uuid(name, &h.uuid, at)?;
-    check_address(name, "bno", h.blkno.get(), at)
+    check_address(name, "bno", h.blkno.get(), at)?;
+    check_owner(name, h.owner.get(), at)
 }
 
 fn lsn_headed(bytes: &[u8]) -> Option<crate::units::Lsn> {
@@ -266,7 +268,7 @@ mod tests {
     fn blocks_with_headers_are_checked() {
         let mut g = test_geometry();
         g.features.incompat |= Incompat::METADIR;
-        let at = Context { geometry: &g, daddr: Daddr(96) };
+        let at = Context::new(&g, Daddr(96));
         let mut b = vec![0xff; 4096];
         let h = RtBlockHeader::mut_from_prefix(&mut b).expect("long enough").0;
         h.magic.set(super::BITMAP_MAGIC);
@@ -307,7 +309,7 @@ mod tests {
                 }
             }
             assert_eq!(words.runs(bits).collect::<Vec<_>>(), walk);
-            let at = Context { geometry: &g, daddr: Daddr(96) };
+            let at = Context::new(&g, Daddr(96));
             let _ = (RT_BITMAP.verify)(&b, &at);
             let _ = (RT_SUPER.verify)(&b, &at);
         }

@@ -3,16 +3,13 @@
 use super::fork;
 use crate::cache::{OnDamage, TargetId};
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
-use crate::format::Context;
 use crate::format::btree::Extent;
 use crate::format::inode::{Dinode, Format, fork_bytes, verify_dinode};
-use crate::format::symlink::{self, SYMLINK};
+use crate::format::symlink::{MAX_TARGET, SYMLINK};
+use crate::format::{Context, part};
 use crate::units::{Daddr, FileBlock, FsBlock, Ino, RtBlock};
 use crate::volume::Volume;
 use std::ops::ControlFlow;
-
-/// Longest target of a symbolic link in bytes.
-pub const MAX_SYMLINK: u64 = 1024;
 
 /// An inode: its number, its bytes and a copy of its core.
 #[derive(Clone, Debug)]
@@ -35,7 +32,7 @@ impl Inode {
     pub fn read(volume: &Volume, ino: Ino, damage: OnDamage) -> Result<Self> {
         let bytes = volume.inode_bytes(ino)?;
         let offset = volume.geometry.ino_to_offset(ino).unwrap_or(0);
-        let at = Context { geometry: &volume.geometry, daddr: Daddr(offset / 512) };
+        let at = Context::new(&volume.geometry, Daddr(offset / 512));
         let found = verify_dinode(&bytes, ino, &at).err();
         let core = Dinode::from_bytes(&bytes)
             .copied()
@@ -140,7 +137,7 @@ pub fn symlink_target(volume: &Volume, inode: &Inode) -> Result<Vec<u8>> {
         return Err(Error::invalid(format!("inode {} is no symbolic link", inode.ino)));
     }
     let size = inode.size();
-    if size == 0 || size > MAX_SYMLINK {
+    if size == 0 || size > u64::from(MAX_TARGET) {
         return Err(inode.bad("size", Rule::Range).found(size).expected("1 to 1024").into());
     }
     let length = size as usize;
@@ -174,12 +171,9 @@ pub fn symlink_target(volume: &Volume, inode: &Inode) -> Result<Vec<u8>> {
 
 fn link_part<'b>(volume: &Volume, inode: &Inode, block: &'b [u8], daddr: Daddr, done: usize) -> Result<&'b [u8]> {
     let place = |c: Box<Corruption>| Error::from(c.in_inode(inode.ino).at_daddr(daddr));
-    (SYMLINK.verify)(block, &Context { geometry: &volume.geometry, daddr }).map_err(place)?;
+    (SYMLINK.verify)(block, &Context::new(&volume.geometry, daddr).owned_by(inode.ino)).map_err(place)?;
     let bad = |field, rule| Corruption::new(SYMLINK.name, field, rule);
-    if let Some(o) = symlink::owner_of(block).filter(|o| *o != inode.ino) {
-        return Err(place(bad("owner", Rule::Owner).found(o).expected(inode.ino)));
-    }
-    let (offset, part) = symlink::payload(block).ok_or_else(|| place(bad("bytes", Rule::Range)))?;
+    let (offset, part) = part::payload(block).ok_or_else(|| place(bad("bytes", Rule::Range)))?;
     if offset as usize != done {
         return Err(place(bad("offset", Rule::Mismatch).found(offset).expected(done)));
     }

@@ -1,7 +1,7 @@
 //! The extent map of a fork, whichever form it has.
 
 use crate::btree::{self, Ptr, Root, Store, Width, kinds::Bmap};
-use crate::cache::{BlockRead, OnDamage};
+use crate::cache::{BlockRead, Keep, OnDamage, Want};
 use crate::error::{Corruption, ForkKind, Result, Rule};
 use crate::format::BlockType;
 use crate::format::btree::{
@@ -75,12 +75,8 @@ impl Store for ForkStore<'_> {
     fn root(&self) -> Result<Root> {
         Ok(Root::Inline(self.root.clone()))
     }
-    fn read(&self, at: Ptr, damage: OnDamage) -> Result<BlockRead> {
-        self.volume.block(FsBlock(at.0), self.block_type, damage)
-    }
-    fn read_once(&self, at: Ptr, damage: OnDamage) -> Result<BlockRead> {
-        let (ag, agbno) = self.volume.geometry.split(FsBlock(at.0));
-        self.volume.ag_block_once(ag, agbno, self.block_type, damage)
+    fn read(&self, at: Ptr, damage: OnDamage, keep: Keep) -> Result<BlockRead> {
+        self.volume.block(FsBlock(at.0), &Want::new(self.block_type, damage).owned_by(self.ino).keep(keep))
     }
     fn readahead(&self, blocks: &mut dyn Iterator<Item = Ptr>) {
         self.volume.readahead(blocks.map(|p| self.volume.geometry.split(FsBlock(p.0))));
@@ -94,9 +90,6 @@ impl Store for ForkStore<'_> {
             }
             None => c,
         }
-    }
-    fn owner(&self) -> Option<u64> {
-        Some(self.ino.0)
     }
 }
 

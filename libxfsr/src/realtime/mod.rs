@@ -1,6 +1,6 @@
 //! The realtime section on a volume: what its bitmap says is free.
 
-use crate::cache::OnDamage;
+use crate::cache::{OnDamage, Want};
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
 use crate::format::realtime::{Words, block_types, extents_per_block};
 use crate::inode::Inode;
@@ -27,6 +27,7 @@ pub fn free_runs(
         let c = Corruption::new("rtbitmap", "extents", Rule::Missing).in_inode(bitmap);
         c.in_fork(ForkKind::Data, Some(FileBlock(at))).expected(format_args!("{blocks} blocks")).into()
     };
+    let want = Want::new(block_types(g).0, OnDamage::Fail).owned_by(bitmap);
     let mut run = (0u64, 0u64);
     let mut at = 0u64;
     for e in inode.extents(volume, ForkKind::Data)? {
@@ -34,7 +35,7 @@ pub fn free_runs(
             break;
         }
         for n in 0..e.count.min(blocks - at) {
-            let block = volume.block(FsBlock(e.start.saturating_add(n)), block_types(g).0, OnDamage::Fail)?;
+            let block = volume.block(FsBlock(e.start.saturating_add(n)), &want)?;
             let first = (at + n) * per_block;
             let bits = per_block.min(extents - first) as usize;
             for (start, count) in Words::of(&block, g).runs(bits) {

@@ -1,7 +1,7 @@
 //! The trees of an AG, whose roots are in the AGF and the AGI.
 
 use crate::btree::{Ptr, Root, Store, Width};
-use crate::cache::{BlockRead, OnDamage};
+use crate::cache::{BlockRead, Keep, OnDamage, Want};
 use crate::error::{Corruption, Result};
 use crate::format::BlockType;
 use crate::format::ag::{AGF, AGI, Agf, Agi};
@@ -104,13 +104,9 @@ impl Store for AgStore<'_> {
     fn root(&self) -> Result<Root> {
         Ok(Root::Block { at: self.root, levels: self.levels })
     }
-    fn read(&self, at: Ptr, damage: OnDamage) -> Result<BlockRead> {
+    fn read(&self, at: Ptr, damage: OnDamage, keep: Keep) -> Result<BlockRead> {
         let agbno = AgBlock(u32::try_from(at.0).unwrap_or(u32::MAX));
-        self.volume.ag_block(self.ag, agbno, self.block_type(), damage)
-    }
-    fn read_once(&self, at: Ptr, damage: OnDamage) -> Result<BlockRead> {
-        let agbno = AgBlock(u32::try_from(at.0).unwrap_or(u32::MAX));
-        self.volume.ag_block_once(self.ag, agbno, self.block_type(), damage)
+        self.volume.ag_block(self.ag, agbno, &Want::new(self.block_type(), damage).keep(keep))
     }
     fn readahead(&self, blocks: &mut dyn Iterator<Item = Ptr>) {
         let blocks = blocks.filter_map(|p| u32::try_from(p.0).ok());
@@ -118,8 +114,5 @@ impl Store for AgStore<'_> {
     }
     fn locate(&self, c: Box<Corruption>, at: Option<Ptr>) -> Box<Corruption> {
         c.in_ag(self.ag, at.map(|p| AgBlock(u32::try_from(p.0).unwrap_or(u32::MAX))))
-    }
-    fn owner(&self) -> Option<u64> {
-        None
     }
 }

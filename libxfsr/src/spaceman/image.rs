@@ -235,11 +235,7 @@ impl SpaceBackend for Image {
         let mut one = |ino: Ino, bytes: &[u8]| -> Result<()> {
             let Some(core) = Dinode::from_bytes(bytes) else { return Ok(()) };
             let (ag, agino) = g.split_ino(ino);
-            verify_dinode(
-                bytes,
-                ino,
-                &Context { geometry: g, daddr: g.agbno_to_daddr(ag, g.agino_to_block(agino).0) },
-            )?;
+            verify_dinode(bytes, ino, &Context::new(g, g.agbno_to_daddr(ag, g.agino_to_block(agino).0)))?;
             if self.is_internal(ino, core) {
                 return Ok(());
             }

@@ -2,7 +2,7 @@
 
 mod devices;
 
-use crate::cache::{BlockKey, BlockRead, BufCache, NoLog, OnDamage, TargetId};
+use crate::cache::{BlockKey, BlockRead, BufCache, NoLog, OnDamage, TargetId, Want};
 use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule};
 use crate::format::BlockType;
@@ -284,42 +284,20 @@ impl Volume {
     /// As [`BufCache::read`].
     pub fn ag_header(&self, ag: AgNumber, n: u32, kind: &'static BlockType, damage: OnDamage) -> Result<BlockRead> {
         let key = BlockKey::one(self.data, self.geometry.header_daddr(ag, n), self.geometry.sector_size / 512);
-        self.cache.read(&key, kind, &self.geometry, damage)
+        self.cache.read(&key, &Want::new(kind, damage), &self.geometry)
     }
 
     /// One block of an AG.
     ///
     /// # Errors
     /// As [`BufCache::read`]; [`Error::Corrupt`] where the block does not exist.
-    pub fn ag_block(
-        &self,
-        ag: AgNumber,
-        agbno: AgBlock,
-        kind: &'static BlockType,
-        damage: OnDamage,
-    ) -> Result<BlockRead> {
-        self.cache.read(&self.ag_key(ag, agbno, kind)?, kind, &self.geometry, damage)
-    }
-
-    /// One block of an AG, which this reader wants once: see [`BufCache::read_once`].
-    ///
-    /// # Errors
-    /// As [`Volume::ag_block`].
-    pub fn ag_block_once(
-        &self,
-        ag: AgNumber,
-        agbno: AgBlock,
-        kind: &'static BlockType,
-        damage: OnDamage,
-    ) -> Result<BlockRead> {
-        self.cache.read_once(&self.ag_key(ag, agbno, kind)?, kind, &self.geometry, damage)
-    }
-
-    fn ag_key(&self, ag: AgNumber, agbno: AgBlock, kind: &'static BlockType) -> Result<BlockKey> {
+    pub fn ag_block(&self, ag: AgNumber, agbno: AgBlock, want: &Want) -> Result<BlockRead> {
         if !self.geometry.is_valid_agbno(ag, agbno) {
-            return Err(Corruption::new(kind.name, "pointer", Rule::Range).in_ag(ag, Some(agbno)).into());
+            return Err(Corruption::new(want.kind.name, "pointer", Rule::Range).in_ag(ag, Some(agbno)).into());
         }
-        Ok(BlockKey::one(self.data, self.geometry.agbno_to_daddr(ag, agbno), self.geometry.block_size / 512))
+        let daddr = self.geometry.agbno_to_daddr(ag, agbno);
+        let key = BlockKey::one(self.data, daddr, self.geometry.block_size / 512);
+        self.cache.read(&key, want, &self.geometry)
     }
 
     /// Tells that these blocks will be read soon; numbers that cannot be are passed over.
@@ -335,9 +313,9 @@ impl Volume {
     ///
     /// # Errors
     /// As [`Volume::ag_block`].
-    pub fn block(&self, fsb: FsBlock, kind: &'static BlockType, damage: OnDamage) -> Result<BlockRead> {
+    pub fn block(&self, fsb: FsBlock, want: &Want) -> Result<BlockRead> {
         let (ag, agbno) = self.geometry.split(fsb);
-        self.ag_block(ag, agbno, kind, damage)
+        self.ag_block(ag, agbno, want)
     }
 
     /// The bytes of one inode, unverified.

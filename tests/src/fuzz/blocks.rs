@@ -3,13 +3,14 @@
 use super::Input;
 use libxfsr::error::Verdict;
 use libxfsr::format::ag::{self, AGF, AGFL, AGI, Agf, Agfl, Agi};
-use libxfsr::format::attr::{self, ATTR_ANY, ATTR_LEAF, ATTR_REMOTE, AttrLeaf, RemoteHeader};
+use libxfsr::format::attr::{self, ATTR_ANY, ATTR_LEAF, ATTR_REMOTE, AttrLeaf};
 use libxfsr::format::btree::{self, LongHeader, ShortHeader};
 use libxfsr::format::da::{BlockInfo, DA_NODE, Node};
 use libxfsr::format::dir::{self, DIR_ANY, DIR_BLOCK, DIR_DATA, DIR_FREE, DIR_LEAF1, DIR_LEAFN, DirHeader, Free, Leaf};
+use libxfsr::format::part::{self, PartHeader};
 use libxfsr::format::realtime::{self, RT_BITMAP, RT_SUMMARY, RT_SUPER, RtBlockHeader};
 use libxfsr::format::superblock::{SUPERBLOCK, Superblock};
-use libxfsr::format::symlink::{self, SYMLINK, SymlinkHeader};
+use libxfsr::format::symlink::SYMLINK;
 use libxfsr::format::{BlockType, Context, quota};
 use libxfsr::geometry::Geometry;
 use libxfsr::units::{AgBlock, AgIno, AgNumber, Daddr, FsBlock, Ino, Lsn, RtBlock};
@@ -97,14 +98,14 @@ static ATTRIBUTES: [Stamp; 3] = [
     at(
         &ATTR_REMOTE,
         (0, b"XARM"),
-        [offset_of!(RemoteHeader, uuid), offset_of!(RemoteHeader, blkno), offset_of!(RemoteHeader, crc)],
+        [offset_of!(PartHeader, uuid), offset_of!(PartHeader, blkno), offset_of!(PartHeader, crc)],
     ),
 ];
 
 static SYMLINKS: [Stamp; 1] = [at(
     &SYMLINK,
     (0, b"XSLM"),
-    [offset_of!(SymlinkHeader, uuid), offset_of!(SymlinkHeader, blkno), offset_of!(SymlinkHeader, crc)],
+    [offset_of!(PartHeader, uuid), offset_of!(PartHeader, blkno), offset_of!(PartHeader, crc)],
 )];
 
 static REALTIME: [Stamp; 2] = [
@@ -185,8 +186,7 @@ pub fn examine(stamp: &Stamp, bytes: &mut [u8], at: &Context<'_>) -> Verdict {
         _ => {
             directory(bytes, at);
             attribute(bytes, at);
-            let _ = symlink::payload(bytes);
-            let _ = (symlink::owner_of(bytes), dir::owner_of(bytes), attr::owner_of(bytes));
+            let _ = part::payload(bytes);
             words(bytes, at.geometry);
         }
     }
@@ -232,10 +232,6 @@ fn attribute(bytes: &[u8], at: &Context<'_>) {
             }
         }
     }
-    if let Some((offset, part)) = attr::remote_payload(bytes) {
-        let part = u32::try_from(part.len()).expect("inside the block");
-        let _ = attr::verify_remote_of(bytes, Ino(131), offset, part, at);
-    }
 }
 
 fn words(bytes: &[u8], g: &Geometry) {
@@ -256,7 +252,7 @@ pub(super) fn superblock(input: &Input<'_>) {
     let Ok((sb, _)) = Superblock::read_from_prefix(&bytes) else { return };
     let _ = (sb.version(), sb.features());
     let Ok(g) = Geometry::new(&sb) else { return };
-    let _ = (SUPERBLOCK.verify)(&bytes, &Context { geometry: &g, daddr: input.daddr });
+    let _ = (SUPERBLOCK.verify)(&bytes, &Context::new(&g, input.daddr));
     let number = input.daddr.0 | u64::from(input.choice) << 56;
     for n in [0, 1, number, number >> 24, g.blocks, g.blocks.wrapping_sub(1), u64::MAX] {
         numbers(&g, n);
@@ -278,7 +274,7 @@ fn numbers(g: &Geometry, n: u64) {
     let _ = (g.agino_to_block(agino), g.is_valid_agino(ag, AgIno(n as u32)));
     let _ = g.is_valid_rt_extent(RtBlock(n), n >> 20);
     let _ = (realtime::words_per_block(g), realtime::extents_per_block(g), realtime::summary_index(63, n, n));
-    let _ = (attr::remote_blocks(g, n as u32), symlink::blocks(g, n as u32), dir::leaf_start(g), dir::free_start(g));
+    let _ = (part::blocks(g, n as u32), dir::leaf_start(g), dir::free_start(g));
     let _ = (dir::split_address(g, n as u32), quota::slots_per_block(g.block_size as usize));
     for ag in g.ags().take(3).chain(g.ags().rev().take(3)) {
         let last = AgBlock(g.ag_blocks(ag).saturating_sub(1));

@@ -96,7 +96,7 @@ impl<'a> Input<'a> {
 
     /// The block's place.
     pub fn at(&self) -> Context<'static> {
-        Context { geometry: self.geometry, daddr: self.daddr }
+        Context::new(self.geometry, self.daddr)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::dir::{INFO, node};
 use crate::field::{Def, Lines, Link, Scalar, Show, chars, dec, hex, number};
-use libxfsr::format::attr::{AttrFlags, AttrLeaf, REMOTE_MAGIC, Value, remote_payload};
+use libxfsr::format::attr::{AttrFlags, AttrLeaf, REMOTE_MAGIC, Value};
 use libxfsr::format::da::NODE_MAGIC;
+use libxfsr::format::part;
 use libxfsr::units::FileBlock;
 
 const REMOTE: &[Def] = &[
@@ -26,7 +27,7 @@ const LEAF: &[Def] = &[
 pub(super) fn block(out: &mut Lines, bytes: &[u8]) {
     if number(bytes, 0, 4) == Some(u64::from(REMOTE_MAGIC)) {
         out.table("", bytes, REMOTE);
-        out.one("data", chars(remote_payload(bytes).map_or(&[], |p| p.1)));
+        out.one("data", chars(part::payload(bytes).map_or(&[], |p| p.1)));
     } else if number(bytes, 8, 2) == Some(u64::from(NODE_MAGIC)) {
         node(out, bytes, "hdr.", "btree", |b| Link::Attr(FileBlock(b)));
     } else {

@@ -1,13 +1,13 @@
 //! Data blocks and free index of a directory.
 
 use super::{AHEAD, Dir};
-use crate::cache::{BlockKey, BlockRead, OnDamage};
+use crate::cache::{BlockKey, BlockRead, Keep, OnDamage, Want};
 use crate::error::{ForkKind, Result, Rule};
 use crate::format::BlockType;
 use crate::format::btree::Extent;
 use crate::format::dir::{
     DIR_BLOCK, DIR_DATA, DIR_FREE, DataHeader, DataItem, Free, NULL_DATA_OFFSET, block_leaf, block_type_of, free_start,
-    hash_name, items, join_address, leaf_start, owner_of,
+    hash_name, items, join_address, leaf_start,
 };
 use crate::format::inode::Dinode;
 use crate::inode::fork::extents;
@@ -91,7 +91,7 @@ impl<'a> Dir<'a> {
     pub(super) fn load(&self, map: &Map, at: u64, kind: &'static BlockType) -> Result<BlockRead> {
         self.pass.found.go_on()?;
         let v = self.pass.volume;
-        v.cache.read(&self.key(map, at)?, kind, &v.geometry, OnDamage::Keep)
+        v.cache.read(&self.key(map, at)?, &Want::new(kind, OnDamage::Keep).owned_by(self.ino), &v.geometry)
     }
 
     /// Tells that the directory blocks at these file blocks will be read soon.
@@ -103,9 +103,10 @@ impl<'a> Dir<'a> {
     /// Reads the directory block at file block `at`; tells and gives none where it cannot be used.
     pub(super) fn read(&self, map: &Map, at: u64, kind: &'static BlockType) -> Option<BlockRead> {
         let v = self.pass.volume;
+        let want = Want::new(kind, OnDamage::Keep).owned_by(self.ino).keep(Keep::No);
         let key = self.pass.found.go_on().and_then(|()| self.key(map, at));
-        let read = key.and_then(|k| v.cache.read_once(&k, kind, &v.geometry, OnDamage::Keep));
-        self.pass.found.usable(read, Some((owner_of, self.ino)), &|field, rule| self.bad(field, rule, Some(at)))
+        let read = key.and_then(|k| v.cache.read(&k, &want, &v.geometry));
+        self.pass.found.usable(read, &|field, rule| self.bad(field, rule, Some(at)))
     }
 
     /// Reads one data block: notes its entries in `index`, and returns its largest unused piece.

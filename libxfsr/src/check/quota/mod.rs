@@ -268,7 +268,7 @@ impl File<'_> {
     fn block(&self, at: u64, fsb: FsBlock, block: &[u8], per: u64, usage: &mut Option<HashMap<u32, Used>>) {
         let g = &self.volume.geometry;
         let Some(daddr) = g.fsblock_to_daddr(fsb) else { return };
-        let context = Context { geometry: g, daddr };
+        let context = Context::new(g, daddr);
         let place = |c: Box<Corruption>| c.in_inode(self.ino).in_fork(ForkKind::Data, Some(FileBlock(at)));
         for (slot, bytes) in (0..per).zip(block.chunks_exact(SLOT_SIZE)) {
             // Above the highest id the last block has room left.

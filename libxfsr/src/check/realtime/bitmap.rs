@@ -2,18 +2,14 @@
 
 use super::Section;
 use super::owners::Used;
-use crate::cache::{BlockRead, OnDamage};
-use crate::check::OwnerOf;
+use crate::cache::{BlockRead, OnDamage, Want};
 use crate::error::{Corruption, Error, ForkKind, Rule, Severity};
 use crate::format::BlockType;
 use crate::format::btree::Extent;
 use crate::format::inode::{Flags, Format};
-use crate::format::realtime::{
-    RtBlockHeader, Words, block_types, extents_per_block, has_headers, summary_index, words_per_block,
-};
+use crate::format::realtime::{Words, block_types, extents_per_block, summary_index, words_per_block};
 use crate::inode::Inode;
 use crate::units::{FileBlock, FsBlock, Ino};
-use zerocopy::FromBytes;
 
 /// What the bitmap says.
 pub(super) struct Bitmap {
@@ -49,10 +45,9 @@ impl Words32<'_> {
         let e = self.extents.get(i).filter(|e| at - e.offset < e.count)?;
         let fsb = FsBlock(e.start.checked_add(at - e.offset)?);
         let found = self.section.found;
-        let read = found.go_on().and_then(|()| self.section.volume.block(fsb, self.kind, OnDamage::Keep));
-        let of: OwnerOf = |b| RtBlockHeader::ref_from_prefix(b).ok().map(|(h, _)| Ino(h.owner.get()));
-        let owner = has_headers(&self.section.volume.geometry).then_some((of, self.ino));
-        found.usable(read, owner, &|field, rule| self.bad(field, rule, Some(at)))
+        let want = Want::new(self.kind, OnDamage::Keep).owned_by(self.ino);
+        let read = found.go_on().and_then(|()| self.section.volume.block(fsb, &want));
+        found.usable(read, &|field, rule| self.bad(field, rule, Some(at)))
     }
 }
 

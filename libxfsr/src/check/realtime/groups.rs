@@ -3,7 +3,7 @@
 use super::owners::{RtExtent, in_extents};
 use super::{Section, in_superblock};
 use crate::btree::{self, Kind, kinds};
-use crate::cache::{BlockKey, OnDamage};
+use crate::cache::{BlockKey, OnDamage, Want};
 use crate::check::Findings;
 use crate::check::metadir::Files;
 use crate::check::owners::{Observed, difference, normalise, shared_runs};
@@ -56,7 +56,7 @@ fn superblock(volume: &Volume, found: &Findings<'_>) {
         return found.skip("rgsuper", "the realtime device was not given");
     };
     let key = BlockKey::one(rt, Daddr(g.rt_start << g.bb_shift()), g.block_size / 512);
-    match volume.cache.read(&key, &RT_SUPER, g, OnDamage::Keep) {
+    match volume.cache.read(&key, &Want::new(&RT_SUPER, OnDamage::Keep), g) {
         Ok(b) => {
             if let Some(c) = b.damage() {
                 found.add(Box::new(c.clone()));

@@ -14,9 +14,7 @@ pub use leaf::{
     ATTR_LEAF, AttrEntry, AttrLeaf, AttrLeafHeader, FreeRange, LEAF_HEADER_SIZE, LEAF_MAGIC, LeafAttr, LocalHeader,
     RemoteName, Value, entry_size_local, entry_size_remote, max_local_size,
 };
-pub use remote::{
-    ATTR_REMOTE, REMOTE_MAGIC, RemoteHeader, payload_size, remote_blocks, remote_payload, verify_remote_of,
-};
+pub use remote::{ATTR_REMOTE, REMOTE_MAGIC};
 pub use short::{ShortAttr, ShortAttrs, ShortHeader, verify_short};
 
 use super::{BlockType, Context, da, dir};
@@ -172,14 +170,6 @@ pub static ATTR_ANY: BlockType = BlockType {
         }
     },
 };
-
-/// Who an attribute fork's block says it belongs to; none where it is too short or no such block.
-pub fn owner_of(bytes: &[u8]) -> Option<Ino> {
-    if block_type_of(bytes)? == &ATTR_REMOTE {
-        return RemoteHeader::ref_from_prefix(bytes).ok().map(|(h, _)| Ino(h.owner.get()));
-    }
-    da::BlockInfo::ref_from_prefix(bytes).ok().map(|(h, _)| Ino(h.owner.get()))
-}
 
 #[cfg(test)]
 mod tests;

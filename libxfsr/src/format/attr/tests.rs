@@ -1,10 +1,10 @@
 use super::{
     ATTR_ANY, ATTR_LEAF, ATTR_REMOTE, AttrFlags, AttrLeaf, ShortAttrs, Value, block_type_of, hash_attr, parent_hash,
-    remote_blocks, remote_payload, verify_remote_of, verify_short,
+    verify_short,
 };
 use crate::error::Severity;
 use crate::format::features::Incompat;
-use crate::format::{Context, da};
+use crate::format::{Context, da, part};
 use crate::geometry::{Geometry, test_geometry};
 use crate::units::{Daddr, Ino, Lsn};
 use proptest::prelude::{ProptestConfig, any, prop, proptest};
@@ -49,7 +49,7 @@ fn leaf(g: &Geometry) -> Vec<u8> {
 }
 
 fn code(g: &Geometry, b: &[u8]) -> Option<String> {
-    (ATTR_ANY.verify)(b, &Context { geometry: g, daddr: AT }).err().map(|c| c.code())
+    (ATTR_ANY.verify)(b, &Context::new(g, AT)).err().map(|c| c.code())
 }
 
 #[test]
@@ -62,7 +62,8 @@ fn a_leaf_reads_back_and_its_damage_is_named() {
     assert!(all.contains(&Ok((b"ab".to_vec(), Value::Local(b"XYZ")))));
     assert!(all.contains(&Ok((b"big".to_vec(), Value::Remote { block: 1, length: 5000 }))));
     assert_eq!(l.find(da::hash_name(b"ab")).count(), 1);
-    assert_eq!(super::owner_of(&good), Some(Ino(131)));
+    let of = |n| (ATTR_ANY.verify)(&good, &Context::new(&g, AT).owned_by(Ino(n))).map_err(|c| c.code());
+    assert_eq!((of(131), of(132)), (Ok(()), Err("attrleaf.owner.owner".into())));
     let cases: [(&str, usize, u8); 12] = [
         ("attrleaf.uuid.uuid", 40, 1),
         ("attrleaf.bno.address", 23, 1),
@@ -101,18 +102,18 @@ fn a_leaf_reads_back_and_its_damage_is_named() {
 #[test]
 fn remote_values_are_checked() {
     let g = geometry();
-    assert_eq!((remote_blocks(&g, 4040), remote_blocks(&g, 4041), remote_blocks(&g, 65536)), (1, 2, 17));
+    assert_eq!((part::blocks(&g, 4040), part::blocks(&g, 4041), part::blocks(&g, 65536)), (1, 2, 17));
     let mut b = vec![0xaa; 4096];
     put(&mut b, 0, [U32::new(super::REMOTE_MAGIC), U32::new(4040), U32::new(960)]);
     b[16..32].copy_from_slice(&g.meta_uuid);
     put(&mut b, 32, [U64::new(131), U64::new(AT.0)]);
     (ATTR_REMOTE.seal)(&mut b, Lsn(9));
     assert_eq!(code(&g, &b), None);
-    assert_eq!(remote_payload(&b).map(|(o, v)| (o, v.len())), Some((4040, 960)));
-    let at = Context { geometry: &g, daddr: AT };
-    assert_eq!(verify_remote_of(&b, Ino(131), 4040, 960, &at), Ok(()));
+    assert_eq!(part::payload(&b).map(|(o, v)| (o, v.len())), Some((4040, 960)));
+    let at = Context::new(&g, AT);
+    assert_eq!((ATTR_ANY.verify)(&b, &at.owned_by(Ino(131))), Ok(()));
     assert_eq!(
-        verify_remote_of(&b, Ino(132), 4040, 960, &at).map_err(|e| e.code()),
+        (ATTR_ANY.verify)(&b, &at.owned_by(Ino(132))).map_err(|e| e.code()),
         Err("attrremote.owner.owner".into())
     );
     for (want, offset, value) in
@@ -179,11 +180,11 @@ proptest! {
                 (t.seal)(&mut b, Lsn(0));
             }
         }
-        let at = Context { geometry: &g, daddr: AT };
+        let at = Context::new(&g, AT);
         let _ = (ATTR_ANY.verify)(&b, &at);
         let _ = (ATTR_LEAF.verify)(&b, &at);
         let _ = (ATTR_REMOTE.verify)(&b, &at);
-        let _ = remote_payload(&b);
+        let _ = part::payload(&b);
         let _ = verify_short(&b, Ino(131), &g);
         if let Some(l) = AttrLeaf::from_bytes(&b) {
             let _ = l.attrs().count();

@@ -3,7 +3,9 @@
 //! Behind the header the block is tiled: entries and unused pieces, each ending with its own offset in the block (the
 //! tag), so that the tiling can also be found from the back. The header knows the three largest unused pieces.
 
-use super::super::{check_address, check_crc, check_magic, check_uuid, lsn_at, put_lsn, seal_checksum, view};
+use super::super::{
+    check_address, check_crc, check_magic, check_owner, check_uuid, lsn_at, put_lsn, seal_checksum, view,
+};
 use super::{ALIGN, Entry, FileType, LeafEntry, hash_name, is_valid_entry_ino, is_valid_name};
 use crate::error::{Corruption, Rule, Verdict};
 use crate::format::da::{array, verify_order};
@@ -216,6 +218,7 @@ fn verify_data(name: &'static str, magic: u32, bytes: &[u8], at: &Context<'_>) -
     check_crc(name, bytes, offset_of!(DirHeader, crc), at)?;
     check_uuid(name, &h.hdr.uuid, at)?;
     check_address(name, "bno", h.hdr.blkno.get(), at)?;
+    check_owner(name, h.hdr.owner.get(), at)?;
     let bad = |field, rule| Corruption::new(name, field, rule).at_daddr(at.daddr);
     let leaf = if magic == BLOCK_MAGIC {
         let Some((tail, leaf)) = block_leaf(bytes) else {

@@ -3,7 +3,7 @@
 //!
 //! A directory in leaf form has one leaf, `leaf1`, at whose end stand the sizes that in node form have blocks of their own.
 
-use super::super::{check_address, check_crc, check_magic, check_uuid, view};
+use super::super::{check_address, check_crc, check_magic, check_owner, check_uuid, view};
 use super::data::{DirHeader, lsn_dir_header, seal_dir_header};
 use crate::error::{Corruption, Rule, Verdict};
 use crate::format::da::{BlockInfo, array, lsn_info, seal_info, verify_info, verify_order};
@@ -154,6 +154,7 @@ fn verify_free(bytes: &[u8], at: &Context<'_>) -> Verdict {
     check_crc(N, bytes, offset_of!(DirHeader, crc), at)?;
     check_uuid(N, &h.hdr.uuid, at)?;
     check_address(N, "bno", h.hdr.blkno.get(), at)?;
+    check_owner(N, h.hdr.owner.get(), at)?;
     let bad = |field, rule, found: U32| Corruption::new(N, field, rule).at_daddr(at.daddr).found(found);
     let max = Free::capacity(bytes.len());
     if max == 0 || !(h.firstdb.get() as usize).is_multiple_of(max) {

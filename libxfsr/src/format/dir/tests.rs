@@ -77,7 +77,7 @@ fn block(g: &Geometry, names: &[&str]) -> Vec<u8> {
 }
 
 fn code(g: &Geometry, b: &[u8]) -> Option<String> {
-    (DIR_ANY.verify)(b, &Context { geometry: g, daddr: AT }).err().map(|c: Box<Corruption>| c.code())
+    (DIR_ANY.verify)(b, &Context::new(g, AT)).err().map(|c: Box<Corruption>| c.code())
 }
 
 fn damaged(g: &Geometry, good: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Option<String> {
@@ -97,7 +97,8 @@ fn a_block_directory_reads_back() {
     let names: Vec<_> = entries(&b, &g).map(|e| e.map(|e| (e.name.to_vec(), e.ino, e.offset))).collect();
     assert_eq!(names.len(), 4);
     assert_eq!(names[2], Ok((b"hello".to_vec(), Ino(130), 96)));
-    assert_eq!(super::owner_of(&b), Some(Ino(128)));
+    let of = |n| (DIR_ANY.verify)(&b, &Context::new(&g, AT).owned_by(Ino(n))).map_err(|c| c.code());
+    assert_eq!((of(128), of(129)), (Ok(()), Err("dirblock.owner.owner".into())));
 }
 
 #[test]
@@ -275,7 +276,7 @@ proptest! {
                 (t.seal)(&mut b, Lsn(0));
             }
         }
-        let at = Context { geometry: &g, daddr: AT };
+        let at = Context::new(&g, AT);
         for t in [&DIR_ANY, &DIR_BLOCK, &DIR_DATA, &DIR_LEAF1, &DIR_LEAFN, &DIR_FREE, &da::DA_NODE] {
             let _ = (t.verify)(&b, &at);
         }

@@ -30,12 +30,12 @@ fn file(g: &Geometry, change: impl FnOnce(&mut Dinode)) -> Vec<u8> {
 }
 
 fn verdict(g: &Geometry, bytes: &[u8]) -> Result<(), Box<Corruption>> {
-    verify_dinode(bytes, Ino(INO), &Context { geometry: g, daddr: Daddr(0) })
+    verify_dinode(bytes, Ino(INO), &Context::new(g, Daddr(0)))
 }
 
 fn findings(g: &Geometry, bytes: &[u8]) -> Vec<String> {
     let mut all = Vec::new();
-    check_dinode(bytes, Ino(INO), &Context { geometry: g, daddr: Daddr(0) }, &mut |c| all.push(c.code()));
+    check_dinode(bytes, Ino(INO), &Context::new(g, Daddr(0)), &mut |c| all.push(c.code()));
     all
 }
 
@@ -121,7 +121,7 @@ fn what_allocation_sets_anyway_is_no_damage_in_a_free_inode() {
             change(d);
         });
         let mut all = Vec::new();
-        check_dinode(&bytes, Ino(INO), &Context { geometry: &g, daddr: Daddr(0) }, &mut |c| all.push(c.severity));
+        check_dinode(&bytes, Ino(INO), &Context::new(&g, Daddr(0)), &mut |c| all.push(c.severity));
         all
     };
     assert_eq!(severities(|_| ()), []);
@@ -187,6 +187,6 @@ proptest! {
             let _ = Fork::of(&bytes, k);
             let _ = root_in_fork(fork_bytes(&bytes, k), &BMBT);
         }
-        let _ = (super::INODE_CLUSTER.verify)(&bytes, &Context { geometry: &g, daddr: Daddr(128) });
+        let _ = (super::INODE_CLUSTER.verify)(&bytes, &Context::new(&g, Daddr(128)));
     }
 }
