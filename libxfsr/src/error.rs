@@ -1,6 +1,6 @@
 //! What can go wrong: a small, stable [`Error`], and [`Corruption`], which names one broken rule in one place.
 
-use crate::units::{AgBlock, AgNumber, Daddr, FileBlock, Ino};
+use crate::units::{AgBlock, AgNumber, Daddr, Device, FileBlock, Ino};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::fmt;
@@ -55,6 +55,12 @@ pub enum Error {
     /// The caller's request cannot be met; the sentence says which value and what is allowed.
     #[error("{0}")]
     Invalid(Cow<'static, str>),
+    /// What was asked for lies on a device of the filesystem that was not given.
+    #[error("the {} is on a device of its own, which was not given: name it", section(*device))]
+    MissingDevice {
+        /// The device.
+        device: Device,
+    },
     /// Somebody else uses the target.
     #[error("{target} is in use: {why}")]
     Busy {
@@ -71,6 +77,14 @@ pub enum Error {
     Stopped,
 }
 
+fn section(device: Device) -> &'static str {
+    match device {
+        Device::Data => "data section",
+        Device::Log => "log",
+        Device::Realtime => "realtime section",
+    }
+}
+
 impl Error {
     /// An [`Error::Unsupported`] from a sentence.
     pub fn unsupported(what: impl Into<Cow<'static, str>>) -> Self {
@@ -85,7 +99,7 @@ impl Error {
     pub(crate) fn severity(&self) -> Severity {
         match self {
             Self::Io { cause, .. } if cause.kind() != std::io::ErrorKind::UnexpectedEof => Severity::Incomplete,
-            Self::Open { .. } | Self::Unsupported(_) => Severity::Incomplete,
+            Self::Open { .. } | Self::Unsupported(_) | Self::MissingDevice { .. } => Severity::Incomplete,
             _ => Severity::Corrupt,
         }
     }
@@ -98,6 +112,7 @@ impl Error {
 /// How bad a finding is, as the kernel's scrub distinguishes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Severity {
     /// Legal, but an administrator should look at it.
     Warning,

@@ -27,6 +27,19 @@ macro_rules! unit {
     };
 }
 
+/// Which device of a filesystem.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum Device {
+    /// Data device.
+    Data = 0,
+    /// External log.
+    Log = 1,
+    /// Realtime device.
+    Realtime = 2,
+}
+
 unit! {
     /// Number of an allocation group, counted from 0.
     AgNumber(u32)

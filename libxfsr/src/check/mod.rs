@@ -27,7 +27,7 @@ use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule, Severity};
 use crate::format::features::{LogIncompat, RoCompat};
 use crate::journal::{LogState, log_state};
-use crate::units::{AgBlock, AgNumber, Lsn};
+use crate::units::{AgBlock, AgNumber, Device, Lsn};
 use crate::volume::Volume;
 use findings::Findings;
 use rayon::prelude::*;
@@ -198,7 +198,7 @@ impl Serialize for Outcome {
 /// A dirty log is reported and ends the check, because what is on the disk is then not yet what the filesystem holds.
 ///
 /// # Errors
-/// [`Error::Invalid`] where the log is on a device that was not given; [`Error::Stopped`] when the caller's [`Control`] says so. Damage is no error.
+/// [`Error::MissingDevice`] where the log is on a device that was not given; [`Error::Stopped`] when the caller's [`Control`] says so. Damage is no error.
 ///
 /// # Examples
 /// ```no_run
@@ -285,9 +285,8 @@ fn run(
             found.lsn(Some(Lsn(primary)).filter(|_| volume.superblock_from == AgNumber(0)), bad);
         }
         Ok(LogState::Absent) => {
-            return Err(Error::invalid(
-                "the log is on a device of its own, which was not given: it could be dirty; name it as the log",
-            ));
+            // It could be dirty.
+            return Err(Error::MissingDevice { device: Device::Log });
         }
         Err(e) => found.add_error(e, || Corruption::new("log", "head", Rule::Unreadable)),
     }

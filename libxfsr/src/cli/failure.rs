@@ -86,7 +86,7 @@ impl From<&Error> for Failure {
             Error::Corrupt(_) => "corrupt",
             Error::NoFilesystem { .. } => "no-filesystem",
             Error::Unsupported(_) => "unsupported",
-            Error::Invalid(_) => "usage",
+            Error::Invalid(_) | Error::MissingDevice { .. } => "usage",
             Error::Busy { .. } => "in-use",
             Error::NotFound(_) => "not-found",
             Error::Stopped if interrupted() => "interrupted",

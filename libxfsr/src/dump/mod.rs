@@ -2,10 +2,10 @@
 
 use crate::error::{Corruption, Error, Result, Rule};
 use crate::format::metadump::{
-    BLOCK, CompatV2, DEVICE_SHIFT, Device, ExtentHeader, HeaderV2, IncompatV2, Index, InfoV1, MAGIC_V1, MAGIC_V2,
+    BLOCK, CompatV2, DEVICE_SHIFT, ExtentHeader, HeaderV2, IncompatV2, Index, InfoV1, MAGIC_V1, MAGIC_V2,
 };
 use crate::target::Target;
-use crate::units::Daddr;
+use crate::units::{Daddr, Device};
 use std::io::{ErrorKind, Read};
 use zerocopy::FromBytes;
 use zerocopy::big_endian::U32;
@@ -158,7 +158,7 @@ fn version_2(from: &mut dyn Read, magic: [u8; 4], each: EachPiece<'_>) -> Result
 /// look like a filesystem.
 ///
 /// # Errors
-/// As [`read_dump`]; [`Error::Invalid`] where a device is needed and not given; [`Error::Io`].
+/// As [`read_dump`]; [`Error::MissingDevice`]; [`Error::Io`].
 pub fn restore(
     from: &mut dyn Read,
     data: &dyn Target,
@@ -172,9 +172,7 @@ pub fn restore(
             Device::Log => log,
             Device::Realtime => realtime,
         };
-        let target = target.ok_or_else(|| {
-            Error::invalid(format!("the dump has blocks of a {device:?} device, which was not given"))
-        })?;
+        let target = target.ok_or(Error::MissingDevice { device })?;
         let offset = at.0.checked_mul(BLOCK as u64).ok_or_else(|| bad("xme_addr", Rule::Range).found(at))?;
         if let (Device::Data, 0, Some((first, rest))) = (device, offset, bytes.split_at_checked(BLOCK)) {
             superblock = Some(first.to_vec());
@@ -194,9 +192,10 @@ pub fn restore(
 #[cfg(test)]
 mod tests {
     use super::{Header, read_dump, restore};
-    use crate::format::metadump::{BLOCK, CompatV2, Device, ExtentHeader, HeaderV2, IncompatV2, InfoV1, index_block};
+    use crate::Error;
+    use crate::format::metadump::{BLOCK, CompatV2, ExtentHeader, HeaderV2, IncompatV2, InfoV1, index_block};
     use crate::target::{Target, Xfile};
-    use crate::units::Daddr;
+    use crate::units::{Daddr, Device};
     use proptest::prelude::{any, prop, proptest};
     use zerocopy::IntoBytes;
 
@@ -263,7 +262,7 @@ mod tests {
         assert_eq!((byte(&data, 0), byte(&data, 1), byte(&data, 80), byte(&data, 3079)), (1, 0, 81, 81));
         assert_eq!((byte(&log, 5), byte(&log, 6), byte(&log, 7), byte(&rt, 7)), (6, 6, 0, 1));
         let e = restore(&mut &dump[..], &data, None, Some(&rt)).expect_err("no log was given");
-        assert!(e.to_string().contains("Log device"), "{e}");
+        assert!(matches!(e, Error::MissingDevice { device: Device::Log }), "{e}");
     }
 
     #[test]

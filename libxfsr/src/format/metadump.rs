@@ -5,7 +5,7 @@
 //! man page and what xfs_metadump 6.1 (version 1) writes; version 2 as the format's book describes it.
 
 use crate::error::{Corruption, Rule};
-use crate::units::Daddr;
+use crate::units::{Daddr, Device};
 use bitflags::bitflags;
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -90,18 +90,6 @@ bitflags! {
         /// Holds metadata of the realtime device.
         const RT_DEVICE = 1 << 0;
     }
-}
-
-/// Which device an extent of version 2 belongs to.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(u8)]
-pub enum Device {
-    /// Data device.
-    Data = 0,
-    /// External log.
-    Log = 1,
-    /// Realtime device.
-    Realtime = 2,
 }
 
 /// Bits of an address of version 2 below the device.
@@ -220,8 +208,8 @@ pub fn index_block(info: InfoV1, daddrs: &[Daddr]) -> Option<[u8; BLOCK]> {
 
 #[cfg(test)]
 mod tests {
-    use super::{BLOCK, CompatV2, Device, ExtentHeader, HeaderV2, IncompatV2, Index, InfoV1, index_block};
-    use crate::units::Daddr;
+    use super::{BLOCK, CompatV2, ExtentHeader, HeaderV2, IncompatV2, Index, InfoV1, index_block};
+    use crate::units::{Daddr, Device};
     use proptest::prelude::{any, prop, proptest};
     use zerocopy::FromBytes;
 

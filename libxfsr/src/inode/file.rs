@@ -7,7 +7,7 @@ use crate::format::btree::Extent;
 use crate::format::inode::{Dinode, Format, fork_bytes, verify_dinode};
 use crate::format::symlink::{MAX_TARGET, SYMLINK};
 use crate::format::{Context, part};
-use crate::units::{Daddr, FileBlock, FsBlock, Ino, RtBlock};
+use crate::units::{Daddr, Device, FileBlock, FsBlock, Ino, RtBlock};
 use crate::volume::Volume;
 use std::ops::ControlFlow;
 
@@ -115,7 +115,7 @@ fn read_extent(volume: &Volume, inode: &Inode, e: &Extent, skip: u64, buf: &mut 
     };
     if inode.core.is_realtime() {
         let Some(rt) = volume.rt else {
-            return Err(Error::unsupported("this file lives on the realtime device, which was not given (-r)"));
+            return Err(Error::MissingDevice { device: Device::Realtime });
         };
         if !g.is_valid_rt_extent(RtBlock(e.start), e.count) {
             return Err(outside().into());

@@ -82,10 +82,10 @@ impl Log {
 /// Makes the log clean: an unmount record at the head. All that was replayed must be durable by then.
 ///
 /// # Errors
-/// [`Error::Invalid`] where the log's device was not given; I/O errors.
+/// [`Error::MissingDevice`] where the log's device was not given; I/O errors.
 pub fn close(volume: &Volume, end: &End) -> Result<()> {
     let Some(log) = Log::open(volume)? else {
-        return Err(Error::invalid("the log is on a device of its own, which was not given"));
+        return Err(Error::MissingDevice { device: Device::Log });
     };
     log.clear_ahead(end.head)?;
     log.target.flush()?;

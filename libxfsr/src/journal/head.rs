@@ -23,6 +23,7 @@ pub(super) const IN_FLIGHT_BLOCKS: u64 = 8 * MAX_RECORD as u64 / BASIC_BLOCK;
 
 /// What the log says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum LogState {
     /// Nothing to replay.
     Clean {

@@ -7,7 +7,7 @@ use crate::format::log::{
     CYCLE_BYTES, FORMAT_LINUX_BE, HEADER_MAGIC, LOG_BLOCK, MAX_RECORD, OpFlags, Ops, RecordHeader, checksum_matches,
     unpack,
 };
-use crate::units::{BASIC_BLOCK, Daddr, Lsn};
+use crate::units::{BASIC_BLOCK, Daddr, Device, Lsn};
 use crate::volume::Volume;
 use std::ops::ControlFlow;
 use zerocopy::FromBytes;
@@ -138,7 +138,7 @@ struct Newest {
 }
 
 fn open(volume: &Volume) -> Result<Log> {
-    Log::open(volume)?.ok_or_else(|| Error::invalid("the log is on a device of its own, which was not given"))
+    Log::open(volume)?.ok_or(Error::MissingDevice { device: Device::Log })
 }
 
 /// The LSN of a record that starts at `at`, where the log's head is in `cycle`.
@@ -249,7 +249,7 @@ pub fn whole_records(
 /// newest is the unmount record; what else there is needs no replay.
 ///
 /// # Errors
-/// [`Error::Invalid`] where the log's device was not given; [`Error::Unsupported`] for a log of a big-endian machine;
+/// [`Error::MissingDevice`] where the log's device was not given; [`Error::Unsupported`] for a log of a big-endian machine;
 /// [`Error::Corrupt`] for the first record that breaks a rule, or where the newest record does not end at the head; [`Error::Stopped`]; what `each` returns.
 pub fn records(
     volume: &Volume,

@@ -1,20 +1,8 @@
 //! Who owns what, in the kernel's terms: `linux/fsmap.h`, `xfs/xfs_fs.h`.
 
 use crate::format::btree::owner;
-use crate::units::Ino;
+use crate::units::{Device, Ino};
 use serde::Serialize;
-
-/// Which device of the filesystem.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Device {
-    /// Data device.
-    Data,
-    /// External log.
-    Log,
-    /// Realtime device.
-    Realtime,
-}
 
 /// Who owns an extent.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]

@@ -1,7 +1,7 @@
 //! The answers from the bytes of an unmounted filesystem.
 
-use super::fsmap::{Device, Mapping, Owner};
-use super::{EachFree, EachMapping, Frag, FragCounter, Shape, SpaceBackend};
+use super::fsmap::{Mapping, Owner};
+use super::{Device, EachFree, EachMapping, Frag, FragCounter, Shape, SpaceBackend};
 use crate::btree::kinds::{Bno, Refcount, Rmap};
 use crate::btree::{query, walk};
 use crate::cache::OnDamage;

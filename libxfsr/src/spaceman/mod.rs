@@ -10,8 +10,9 @@ mod image;
 mod info;
 mod mounted;
 
+pub use crate::units::Device;
 pub use frag::{Frag, FragCounter};
-pub use fsmap::{Device, Mapping, Owner};
+pub use fsmap::{Mapping, Owner};
 pub use histogram::{Bin, Bins, FreeSpace, Freesp, collect};
 pub use image::Image;
 

@@ -1,7 +1,7 @@
 //! The answers from the kernel, for a mounted filesystem.
 
-use super::fsmap::{Device, Mapping, Owner};
-use super::{EachFree, EachMapping, Frag, FragCounter, Shape, SpaceBackend, info};
+use super::fsmap::{Mapping, Owner};
+use super::{Device, EachFree, EachMapping, Frag, FragCounter, Shape, SpaceBackend, info};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::format::btree::Extent;

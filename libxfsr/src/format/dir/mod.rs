@@ -213,6 +213,17 @@ pub static DIR_ANY: BlockType = BlockType {
     },
 };
 
+/// Who a directory's block says it belongs to; none where it is too short or no such block.
+pub fn owner_of(bytes: &[u8]) -> Option<Ino> {
+    use zerocopy::FromBytes;
+    let t = block_type_of(bytes)?;
+    if [&DIR_BLOCK, &DIR_DATA, &DIR_FREE].contains(&t) {
+        DirHeader::ref_from_prefix(bytes).ok().map(|(h, _)| Ino(h.owner.get()))
+    } else {
+        da::BlockInfo::ref_from_prefix(bytes).ok().map(|(h, _)| Ino(h.owner.get()))
+    }
+}
+
 /// Whether this is one of the types that [`block_type_of`] gives.
 pub fn is_type(t: &BlockType) -> bool {
     [&DIR_BLOCK, &DIR_DATA, &DIR_FREE, &DIR_LEAF1, &DIR_LEAFN, &da::DA_NODE].contains(&t)

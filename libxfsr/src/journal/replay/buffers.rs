@@ -94,7 +94,7 @@ impl<'a> Buffers<'a> {
         let bytes = self.get(at, sectors)?;
         let Some(t) = identify(bytes) else { return Ok(None) };
         let lsn = (t.lsn)(bytes).filter(|l| l.0 != 0 && l.0 != u64::MAX);
-        Ok(lsn.filter(|_| (t.verify)(bytes, &Context { geometry, daddr: at }).is_ok()))
+        Ok(lsn.filter(|_| (t.verify)(bytes, &Context::new(geometry, at)).is_ok()))
     }
 
     /// Marks a buffer as changed; it is sealed as what it is now, where the journal names that type.
