@@ -122,6 +122,10 @@ impl FileTarget {
         let logical = attribute("logical_block_size").unwrap_or(512) as u32;
         let physical = attribute("physical_block_size").unwrap_or(u64::from(logical)) as u32;
         let io = Io { logical, physical, read_only: access == Access::Read, direct_align: direct_align(&file) };
+        if device && in_use.is_some() {
+            // A mounted filesystem writes past the device's page cache, which so may hold what stood there long ago.
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        }
         Ok(Self { name, file, len, device, access, io, in_use })
     }
 
