@@ -1,7 +1,30 @@
 //! The XFS v5 filesystem as a library: what the bytes mean, where they live, and whether they agree.
 //!
-//! The floors, from the bottom: [`units`], [`error`], [`geometry`], [`mod@format`] (no I/O); [`target`] (where bytes live);
-//! [`cache`] and [`volume`] (verified blocks); [`btree`] (one engine for every tree). A module uses only floors below its own.
+//! The floors, from the bottom; a module uses only floors below its own:
+//! [`units`], [`error`], [`control`], [`geometry`], [`mod@format`] (no I/O); [`target`] (where bytes live); [`cache`] and [`volume`]
+//! (verified blocks); [`journal`]; [`btree`] (one engine for every tree); [`space`], [`inode`], [`realtime`], [`dir`], [`attr`]
+//! (one structure each); [`kernel`] (what Linux has mounted); [`mkfs`], [`dump`], [`check`](mod@check), [`spaceman`] (whole jobs).
+//!
+//! ```
+//! use libxfsr::cache::OnDamage;
+//! use libxfsr::target::{Target, Xfile};
+//! use libxfsr::{check, control::Control, dir, inode::Inode, mkfs, volume::Volume};
+//! use std::sync::Arc;
+//!
+//! // A filesystem in memory; FileTarget is for files and devices.
+//! let plan = mkfs::plan(&mkfs::Options::default(), &mkfs::Devices::file(1 << 30))?;
+//! let image = Arc::new(Xfile::new("image")?);
+//! image.set_len(1 << 30)?;
+//! let targets = mkfs::write::Targets { data: &*image, log: None, rt: None };
+//! mkfs::write::write(&plan, &targets, &mkfs::write::WriteOptions::default())?;
+//!
+//! let volume = Volume::from_targets(image, None, None, 32 << 20)?;
+//! assert_eq!(check::check(&volume, &Control::none())?.verdict(), check::Verdict::Clean);
+//! let root = Inode::read(&volume, volume.geometry.root_ino, OnDamage::Fail)?;
+//! let names: Vec<_> = dir::entries(&volume, &root)?.into_iter().map(|entry| entry.name).collect();
+//! assert_eq!(names, [&b"."[..], b".."]);
+//! # Ok::<(), libxfsr::Error>(())
+//! ```
 //!
 //! The library never prints and never exits, and nothing that it reads from a disk makes it panic.
 

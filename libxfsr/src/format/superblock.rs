@@ -8,7 +8,7 @@ use super::features::{Features, Features2, Incompat, LogIncompat, RoCompat, Vers
 use super::inode::MetaType;
 use super::{BlockType, Context, check_crc, seal_checksum, view};
 use crate::error::{Corruption, Rule, Verdict};
-use crate::units::{AgNumber, Daddr, Ino, NULL_INO};
+use crate::units::{AgNumber, Ino, NULL_INO};
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::little_endian::U32 as Le32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -167,6 +167,3 @@ pub static SUPERBLOCK: BlockType = BlockType {
         seal_checksum(b, CRC_OFFSET);
     },
 };
-
-/// Where the primary lives.
-pub const PRIMARY: Daddr = Daddr(0);

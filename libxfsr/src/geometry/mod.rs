@@ -5,7 +5,7 @@ mod verify;
 
 pub use report::GeometryReport;
 
-use crate::format::features::{Features, LogIncompat, RoCompat, Version};
+use crate::format::features::{Features, Version};
 use crate::units::{AgBlock, AgIno, AgNumber, BASIC_BLOCK, Daddr, FsBlock, Ino, RtBlock};
 
 /// Fewest blocks of an AG, also of the last (observed: the kernel mounts 64 and refuses 60).
@@ -28,8 +28,23 @@ pub struct MaxLevels {
     pub bmap_attr: u8,
 }
 
-/// The filesystem's numbers. Made by [`Geometry::new`] from a superblock, which checks every one of them.
+/// The filesystem's numbers. Made only by [`Geometry::new`] from a superblock, which checks every one of them.
+///
+/// ```
+/// use libxfsr::geometry::Geometry;
+/// use libxfsr::mkfs::{self, Devices, Options};
+/// use libxfsr::units::{AgBlock, AgNumber, FsBlock};
+/// let plan = mkfs::plan(&Options::default(), &Devices::file(1 << 30))?;
+/// let geometry = Geometry::new(&plan.superblock)?;
+/// assert_eq!((geometry.block_size, geometry.ag_count, geometry.agblocks), (4096, 4, 65536));
+/// // fsbnos hold the AG above sb_agblklog bits; daddrs count 512 bytes without a gap.
+/// let (ag, agbno) = geometry.split(FsBlock(1 << geometry.agblk_log | 7));
+/// assert_eq!((ag, agbno), (AgNumber(1), AgBlock(7)));
+/// assert_eq!(geometry.agbno_to_daddr(ag, agbno).bytes(), (65536 + 7) * 4096);
+/// # Ok::<(), libxfsr::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Geometry {
     /// Bytes in a block.
     pub block_size: u32,
@@ -104,11 +119,6 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Whether nothing unknown stands in the way of writing: ro_compat and log_incompat bits are all known.
-    pub fn may_write(&self) -> bool {
-        RoCompat::all().contains(self.features.ro_compat) && LogIncompat::all().contains(self.features.log_incompat)
-    }
-
     /// Blocks in AG `ag`; 0 for an AG that does not exist.
     pub fn ag_blocks(&self, ag: AgNumber) -> u32 {
         match u64::from(ag.0) {
@@ -297,7 +307,7 @@ pub(crate) fn test_geometry() -> Geometry {
 
 #[cfg(test)]
 fn test_superblock() -> crate::format::superblock::Superblock {
-    use crate::format::features::Incompat;
+    use crate::format::features::{Incompat, RoCompat};
     use crate::format::superblock::{self, Superblock};
     let mut sb = Superblock::zeroed();
     sb.magicnum.set(superblock::MAGIC);

@@ -98,13 +98,16 @@ mod tests {
 
     #[test]
     fn reads_beyond_the_end_are_zero_and_punches_forget() {
-        let x = Xfile::new("test").unwrap();
-        x.write_at(b"hello", 10_000).unwrap();
-        let mut b = [1; 8];
-        x.read_at(&mut b, 9_998).unwrap();
-        assert_eq!(&b, b"\0\0hello\0");
-        x.punch(8192, 4096).unwrap();
-        x.read_at(&mut b, 10_000).unwrap();
-        assert_eq!(b, [0; 8]);
+        let directory = tempfile::tempdir().unwrap();
+        for x in [Xfile::new("test").unwrap(), Xfile::on_disk("test", directory.path()).unwrap()] {
+            x.write_at(b"hello", 10_000).unwrap();
+            let mut b = [1; 8];
+            x.read_at(&mut b, 9_998).unwrap();
+            assert_eq!(&b, b"\0\0hello\0");
+            x.punch(8192, 4096).unwrap();
+            x.read_at(&mut b, 10_000).unwrap();
+            assert_eq!(b, [0; 8]);
+        }
+        assert_eq!(directory.path().read_dir().unwrap().count(), 0, "the file has a name");
     }
 }

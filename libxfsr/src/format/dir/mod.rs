@@ -31,10 +31,6 @@ pub const SECTION: u64 = 1 << 35;
 pub const MAX_NAME: usize = 255;
 /// Entries are aligned to this; addresses count in it.
 pub const ALIGN: usize = 8;
-/// Hash of `.`.
-pub const HASH_DOT: u32 = 0x2e;
-/// Hash of `..`.
-pub const HASH_DOTDOT: u32 = 0x172e;
 
 /// Kind of file in a directory entry.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -243,18 +243,6 @@ impl FileKind {
             _ => return None,
         })
     }
-    /// The mode's bits.
-    pub fn mode_bits(self) -> u16 {
-        match self {
-            Self::Fifo => 0o010_000,
-            Self::CharDevice => 0o020_000,
-            Self::Directory => 0o040_000,
-            Self::BlockDevice => 0o060_000,
-            Self::Regular => 0o100_000,
-            Self::Symlink => 0o120_000,
-            Self::Socket => 0o140_000,
-        }
-    }
     /// Devices, pipes and sockets: their data fork is a device number.
     pub fn is_special(self) -> bool {
         matches!(self, Self::CharDevice | Self::BlockDevice | Self::Fifo | Self::Socket)
@@ -375,11 +363,6 @@ impl Dinode {
     /// Project.
     pub fn project(&self) -> u32 {
         u32::from(self.projid_hi.get()) << 16 | u32::from(self.projid_lo.get())
-    }
-    /// Sets the project.
-    pub fn set_project(&mut self, project: u32) {
-        self.projid_hi.set((project >> 16) as u16);
-        self.projid_lo.set(project as u16);
     }
     /// Access time, modification time, change time and creation time, in that order: seconds and nanoseconds.
     pub fn times(&self) -> [(i64, u32); 4] {
