@@ -8,7 +8,7 @@ use crate::format::log::{
     Unmount, pack, seal_record,
 };
 use crate::geometry::Geometry;
-use crate::units::{BASIC_BLOCK, Lsn};
+use crate::units::{BASIC_BLOCK, Device, Lsn};
 use crate::volume::Volume;
 use zerocopy::big_endian::U32;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
