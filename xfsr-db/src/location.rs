@@ -116,22 +116,53 @@ impl Location {
     }
 }
 
-/// The positions that were visited, to go back and forth.
+/// The positions that were visited, to go back and forth. Each has a place that keeps its number; the oldest makes room for the newest.
 #[derive(Debug, Default)]
 pub(crate) struct Ring {
-    pub(crate) entries: Vec<Location>,
-    pub(crate) at: usize,
+    entries: Vec<Location>,
+    newest: usize,
+    at: usize,
 }
 
 /// Positions that are remembered.
 const RING: usize = 20;
 
 impl Ring {
+    /// Puts a position behind the current one: in the place of what one would go forward to, where there is such.
     pub(crate) fn add(&mut self, l: &Location) {
-        self.entries.push(l.clone());
-        if self.entries.len() > RING {
-            self.entries.remove(0);
+        let is_newest = self.entries.is_empty() || self.at == self.newest;
+        let next = if self.entries.is_empty() { 0 } else { (self.at + 1) % RING };
+        match self.entries.get_mut(next) {
+            Some(place) => *place = l.clone(),
+            None => self.entries.push(l.clone()),
         }
-        self.at = self.entries.len() - 1;
+        self.at = next;
+        if is_newest {
+            self.newest = next;
+        }
+    }
+
+    /// The position before or behind the current one, which it becomes.
+    pub(crate) fn step(&mut self, forward: bool) -> Option<&Location> {
+        let count = self.entries.len().max(1);
+        let end = if forward { self.newest } else { (self.newest + 1) % count };
+        if self.at == end {
+            return None;
+        }
+        self.go(if forward { (self.at + 1) % count } else { (self.at + count - 1) % count })
+    }
+
+    /// The position of this number, which becomes the current one.
+    pub(crate) fn go(&mut self, to: usize) -> Option<&Location> {
+        let found = self.entries.get(to)?;
+        self.at = to;
+        Some(found)
+    }
+
+    /// All, newest first: number, whether it is the current one, position.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (usize, bool, &Location)> {
+        let count = self.entries.len();
+        let numbers = (0..count).map(move |i| (self.newest + count - i) % count);
+        numbers.filter_map(|n| Some((n, n == self.at, self.entries.get(n)?)))
     }
 }

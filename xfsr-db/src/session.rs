@@ -1,6 +1,6 @@
 //! A session: the volume, the current position, the stack and the ring; which command does what.
 
-use crate::commands::{address, convert, files, frag, names, rdump, show, space, usage};
+use crate::commands::{address, btheight, convert, files, frag, fsmap, names, rdump, reserves, show, space, usage};
 use crate::location::{Location, Ring};
 use crate::out::{Out, complain, say};
 use libxfsr::cache::OnDamage;
@@ -56,15 +56,23 @@ const COMMANDS: &[Command] = &[
     (&["agf"], "[agno]", "go to an AG's free space header", Text(|s, a| address::header(s, a, 1))),
     (&["agfl"], "[agno]", "go to an AG's free list", Text(|s, a| address::header(s, a, 3))),
     (&["agi"], "[agno]", "go to an AG's inode header", Text(|s, a| address::header(s, a, 2))),
+    (&["agresv"], "[agno...]", "blocks kept for the growth of an AG's btrees", Text(reserves::agresv)),
     (&["back", "b"], "", "go back in the ring", Text(|s, _| address::step(s, false))),
+    (&["blockfree"], "", "forget what blockget found out", Text(|s, _| usage::blockfree(s))),
     (
         &["blockget", "check"],
-        "[-nps] [-b block]... [-i inode]...",
+        "[-npsv] [-b block]... [-i inode]...",
         "find out who owns which block",
         Text(usage::blockget),
     ),
     (&["blockuse"], "[-n] [-c count]", "show what the current blocks are used for", Text(usage::blockuse)),
     (&["bmap"], "[-ad]", "show the current inode's extents", Text(files::bmap)),
+    (
+        &["btheight"],
+        "[-b blksz] [-n recs] [-w max|min|absmax] type...",
+        "blocks and levels of btrees (bnobt cntbt inobt finobt bmapbt refcountbt rmapbt all, or record:key:pointer:header)",
+        Text(btheight::btheight),
+    ),
     (&["cat"], "[path...]", "write the contents of files to standard output", Bytes(files::cat)),
     (&["convert"], "type number [type number...] type", "convert between kinds of addresses", Text(convert::convert)),
     (&["crc"], "[-v]", "verify the current structure's checksum", Text(show::crc)),
@@ -81,10 +89,12 @@ const COMMANDS: &[Command] = &[
         Text(space::freesp),
     ),
     (&["fsblock", "fsb"], "[fsb]", "go to a filesystem block", Text(address::fsblock)),
+    (&["fsmap"], "[start_fsb] [end_fsb]", "owners of blocks by the reverse mapping btree", Text(fsmap::fsmap)),
     (&["hash"], "name", "the hash by which a name is found", Bytes(convert::hash)),
     (&["help", "?"], "[command]", "this list", Text(help)),
     (&["info"], "", "the geometry, as mkfs.xfs prints it", Text(show::info)),
     (&["inode"], "[number]", "go to an inode", Text(address::inode)),
+    (&["label"], "[label]", "the label; setting it is not available", Text(show::label)),
     (&["ls"], "[-i] [path...]", "list directories", Bytes(files::ls)),
     (&["ncheck"], "[-s] [-i number]...", "names of inodes", Text(names::ncheck)),
     (&["path"], "path", "go to the inode at a path", Bytes(files::path)),
@@ -99,6 +109,7 @@ const COMMANDS: &[Command] = &[
     (&["stack"], "", "show the stack", Text(|s, _| address::stack(s))),
     (&["stat"], "[path...]", "show what stat(1) would show of inodes", Bytes(files::stat)),
     (&["type"], "[type]", "show or set how the bytes are understood", Text(address::kind)),
+    (&["uuid"], "[uuid]", "the UUID; setting it is not available", Text(show::uuid)),
     (&["version"], "[feature...]", "names of the features; setting one is not available", Text(show::version)),
 ];
 

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{command, difference, images, our_groups, ours, stock, stock_groups};
+use common::{command, difference, images, our_groups, ours, spread, stock, stock_groups};
+use libxfsr::units::{AgBlock, AgNumber};
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::Stdio;
@@ -16,43 +17,182 @@ fn ino(name: &str, path: &str) -> u64 {
 
 fn compare(name: &str, all: &[Vec<String>]) {
     let Some(devices) = corpus::obtain(name) else { return };
+    let mut different = String::new();
     for ((g, mine), theirs) in all.iter().zip(our_groups(&devices, all)).zip(stock_groups(&devices, all)) {
-        assert_eq!(difference(&mine, &theirs), None, "{name}: {}", g.join("; "));
+        if let Some(d) = difference(&mine, &theirs) {
+            different.push_str(&format!("{name}: {}\n{d}", g.join("; ")));
+        }
     }
+    assert!(different.is_empty(), "{different}");
 }
 
 fn lines(all: &[&str]) -> Vec<Vec<String>> {
     all.iter().map(|l| l.split("; ").map(str::to_owned).collect()).collect()
 }
 
+/// A session that goes about in an image, in groups that print where they are.
+fn journey(name: &str, devices: &xfsr_tests::oracle::Devices) -> Vec<String> {
+    let volume = common::volume(devices);
+    let g = &volume.geometry;
+    let (dirs, block, leaf, links) =
+        (ino(name, "dirs"), ino(name, "dirs/block"), ino(name, "dirs/leaf"), ino(name, "links"));
+    let multi = ino(name, "attrs");
+    let last = g.ag_count - 1;
+    // Addresses in each AG, its last block among them. Of bmap no part of an extent: xfs_db 6.1 does not come to an end there.
+    let mut text = Vec::new();
+    for ag in [0, 1, last] {
+        let end = g.join(AgNumber(ag), AgBlock(g.ag_blocks(AgNumber(ag)) - 1));
+        let d = g.fsblock_to_daddr(end).expect("a block").0;
+        text.extend([
+            format!("sb {ag}; addr; agf; addr; agi; addr; agfl; addr; crc; type"),
+            format!("agf {ag}; addr bnoroot; addr; crc; type; fsblock; daddr"),
+            format!("agi {ag}; addr root; addr; crc; type"),
+            format!("fsblock {end}; addr; fsblock; daddr; agf; addr"),
+            format!("daddr {d}; addr; daddr; fsblock; type text; addr; type"),
+            format!("convert fsblock {end} daddr; convert daddr {d} agno; convert daddr {d} agblock; convert fsblock {end} byte"),
+        ]);
+    }
+    if g.features.rmapbt() {
+        text.push("agf 1; addr rmaproot; addr; crc; type; fsblock".into());
+    }
+    if g.features.reflink() {
+        text.push("agf 1; addr refcntroot; addr; crc; type; daddr".into());
+    }
+    for i in [dirs, block, leaf, links, multi, ino(name, "links/symlink-1023"), ino(name, "links/fifo")] {
+        text.push(format!("inode {i}; inode; addr; crc; type; fsblock; daddr; bmap; bmap -d; bmap -a"));
+        text.push(format!(
+            "convert ino {i} agno; convert ino {i} agino; convert ino {i} fsblock; convert ino {i} inoidx"
+        ));
+    }
+    for e in spread(&corpus::manifest(name), 12).into_iter().filter(|e| e.kind == "file" && e.size > 0 && e.blocks > 0)
+    {
+        text.push(format!("inode {}; bmap; addr; inode", e.ino));
+    }
+    text.extend([
+        "sb 0; addr; crc; crc -v; type; version; info; uuid; label".to_owned(),
+        "agf 2; push; agi 1; addr; stack; pop; addr".into(),
+        format!("inode {block}; dblock 0; addr; crc; fsblock; daddr; type; inode"),
+        format!(
+            "inode {leaf}; dblock 0; addr; fsblock; daddr; type; inode; dblock {}; addr",
+            (32u64 << 30) >> g.block_log
+        ),
+        format!("inode {block}; addr u3.bmx[0].startblock; addr; print bhdr"),
+        format!("inode {dirs}; push agf 1; stack; push fsblock 100; stack; pop; addr; pop; addr"),
+        "fsblock 100; addr; fsblock; daddr".into(),
+        "daddr 200; addr; daddr; type text; addr; type; print".into(),
+        "daddr 7; type; addr; fsblock; daddr; type text; addr".into(),
+        "sb 0; addr rootino; addr; inode".into(),
+        "path /dirs/leaf; addr; path ..; inode; path /; inode; path /dirs/./../links; inode".into(),
+        "path /; ls".into(),
+        "ls /dirs; ls / /attrs; ls -i /dirs /attrs".into(),
+        "hash x; hash some-name; hash 0123456789abcdef0; hash .".into(),
+        "agresv; agresv 1; agresv 0 2".into(),
+    ]);
+    if name == "default" {
+        text.push("agi 0; addr root; addr; addr recs[1].startino; addr; inode".into());
+    }
+    if g.log_start.0 != 0 {
+        text.push("sb 0; addr logstart; type".into());
+    }
+    if g.features.rmapbt() {
+        text.extend([
+            "fsmap; fsmap 100; fsmap 100 200; fsmap 3 3".to_owned(),
+            format!("fsmap 50 {}", g.join(AgNumber(1), AgBlock(77))),
+        ]);
+    }
+    text
+}
+
 #[test]
 fn positions_are_those_of_xfs_db() {
-    let name = "default";
-    if corpus::obtain(name).is_some() {
-        let (dir, leaf) = (ino(name, "dirs"), ino(name, "dirs/block"));
-        let text = [
-            "sb 0; addr; crc; crc -v; type".to_owned(),
-            "sb 1; addr; agf 1; addr; agi; addr; agfl; addr".into(),
-            "agf 1; addr bnoroot; addr; crc; type".into(),
-            "agi 0; addr root; addr; addr recs[1].startino; addr".into(),
-            "agf 2; push; agi 1; addr; pop; addr".into(),
-            format!("inode {leaf}; inode; addr; dblock 0; addr; crc; fsblock; daddr; type; inode"),
-            format!("inode {leaf}; addr u3.bmx[0].startblock; addr; print bhdr"),
-            format!("inode {dir}; push agf 1; stack; pop; addr"),
-            "fsblock 100; addr; fsblock; daddr".into(),
-            "daddr 200; addr; daddr; type text; addr; type; print".into(),
-            "sb 0; addr rootino; addr; inode".into(),
-            "sb 0; addr logstart; type".into(),
-            "path /dirs/leaf; addr; path ..; inode; path /; inode".into(),
-            "sb 0; version; info".into(),
-            format!("inode {leaf}; bmap; bmap -d; bmap -a; bmap -d 0 1"),
-            "path /; ls".into(),
-            "ls /dirs; ls / /attrs; ls -i /dirs /attrs".into(),
-            "hash x; hash some-name".into(),
-        ];
+    let mut all = vec!["default", "rmap-1k", "b2k-i1k-n64k", "b64k", "plain"];
+    if common::full() {
+        all.extend([
+            "external-log",
+            "b16k-n64k",
+            "s4k-i1k",
+            "many-ags",
+            "stripes",
+            "i2k-n16k",
+            "b1k-n8k",
+            "b64k-i2k",
+            "b1k-plain",
+        ]);
+    }
+    for name in all {
+        let Some(devices) = corpus::obtain(name) else { return };
+        let text = journey(name, &devices);
         let known: Vec<&str> = text.iter().map(String::as_str).collect();
         compare(name, &lines(&known));
     }
+}
+
+#[test]
+fn sizes_of_btrees_are_those_of_xfs_db() {
+    let all = "bnobt cntbt inobt finobt bmapbt refcountbt rmapbt";
+    let mut text =
+        vec!["btheight -w absmax all".to_owned(), format!("btheight -w absmax {all}"), "btheight -n 1000 all".into()];
+    for options in [
+        "-n 1",
+        "-n 505",
+        "-n 506",
+        "-n 1000000000000",
+        "-w max -n 100000",
+        "-w min -n 99999",
+        "-b 512 -n 4000",
+        "-b 64k -n 0x12345",
+    ] {
+        text.push(format!("btheight {options} {all}"));
+    }
+    for header in ["short", "long", "shortcrc", "longcrc"] {
+        text.push(format!("btheight -n 5000 16:8:8:{header} 24:40:4:{header}"));
+    }
+    let known: Vec<&str> = text.iter().map(String::as_str).collect();
+    for name in ["default", "rmap-1k", "b64k"] {
+        compare(name, &lines(&known));
+    }
+    let Some(devices) = corpus::obtain("default") else { return };
+    for (bad, word) in [
+        ("btheight bnobt", "number of records"),
+        ("btheight -n 10", "type of a btree"),
+        ("btheight -n 10 nonsense", "nonsense"),
+        ("btheight -n 10 16:8:4", "record:key"),
+        ("btheight -n 10 16:8:4:x", "shortcrc"),
+        ("btheight -n 10 0:8:4:short", "at least 1"),
+        ("btheight -n 10 3000:8:4:short", "worst case"),
+        ("btheight -n 10 -b 100 bnobt", "128"),
+        ("btheight -n 10 -w x bnobt", "absmax"),
+        ("btheight -w absmax 16:8:4:short", "own"),
+        ("agresv 9", "0 to 3"),
+        ("fsmap", "no reverse mappings"),
+        ("uuid generate", "not available"),
+        ("label x", "not available"),
+        ("blockfree", "blockget"),
+    ] {
+        let run = ours(&devices, &[bad]);
+        assert!(run.code == 1 && run.err.contains(word), "{bad}: {}", run.err);
+    }
+    let Some(devices) = corpus::obtain("rmap-1k") else { return };
+    for bad in ["fsmap 99999999", "fsmap 5 4"] {
+        assert_eq!(ours(&devices, &[bad]).code, 1, "{bad}");
+    }
+}
+
+#[test]
+fn a_label_is_shown_escaped() {
+    if xfsr_tests::oracle::require(&["mkfs.xfs", "xfs_db"]).is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let image = dir.path().join("image");
+    std::fs::File::create(&image).and_then(|f| f.set_len(300 << 20)).expect("a file");
+    let uuid = "uuid=01234567-89ab-cdef-0123-456789abcdef";
+    xfsr_tests::oracle::mkfs_xfs(&["-L", "twelve chars", "-m", uuid], &image).expect("mkfs.xfs");
+    let devices = xfsr_tests::oracle::Devices { data: image, log: None, rt: None };
+    let commands = ["label", "uuid", "agresv"];
+    let (mine, theirs) = (ours(&devices, &commands).text(), stock(&devices, &commands).text());
+    assert_eq!(mine, theirs);
+    assert!(mine.starts_with("label = \"twelve chars\"\nUUID = 01234567-89ab-cdef-0123-456789abcdef\n"), "{mine}");
 }
 
 #[test]
@@ -110,6 +250,16 @@ fn addresses_are_converted_as_by_xfs_db() {
 
 #[test]
 fn the_ring_and_the_stack_lead_back() {
+    // Going back and on to somewhere else, more positions than the ring has, numbers, the stack beside it.
+    let mut steps = vec!["sb 0; agf 1; agi 2; ring; back; ring; agf 3; ring; back; back; agf 2; ring; forward; ring"];
+    steps.push(
+        "ring 0; ring; sb 2; forward; ring; push; agf 1; ring; pop; addr; ring; ring 1; addr; ring; type text; ring",
+    );
+    let many: String =
+        (1..=30).map(|i| format!("fsblock {i}; {}", if i % 7 == 0 { "back; ring; " } else { "" })).collect();
+    let many = format!("{many}ring; back; back; back; ring 5; ring; agf 3; ring; forward; ring; addr");
+    steps.push(&many);
+    compare("default", &lines(&steps));
     let Some(devices) = corpus::obtain("default") else { return };
     let run = ours(
         &devices,
@@ -156,7 +306,7 @@ fn stat_says_what_the_kernel_says() {
     for name in images() {
         let Some(devices) = corpus::obtain(name) else { continue };
         let entries = corpus::manifest(name);
-        for e in common::spread(&entries, 10) {
+        for e in spread(&entries, 10) {
             let text = ours(&devices, &[format!("inode {}", e.ino), "stat".into()]).text();
             let value = |k: &str| {
                 text.lines().find_map(|l| l.strip_prefix(k)?.strip_prefix(" = ").map(str::to_owned)).unwrap_or_default()
@@ -249,9 +399,48 @@ fn xfs_db_agrees_that_the_names_of_commands_exist() {
     let Some(devices) = corpus::obtain("default") else { return };
     let theirs = stock(&devices, &["help"]).text();
     for name in [
-        "ablock", "addr", "agf", "agfl", "agi", "back", "blockget", "blockuse", "bmap", "convert", "crc", "daddr",
-        "dblock", "dquot", "echo", "forward", "frag", "freesp", "fsblock", "hash", "help", "info", "inode", "ls",
-        "ncheck", "path", "pop", "print", "push", "quit", "ring", "sb", "source", "stack", "type", "version",
+        "ablock",
+        "addr",
+        "agf",
+        "agfl",
+        "agi",
+        "agresv",
+        "back",
+        "blockfree",
+        "blockget",
+        "blockuse",
+        "bmap",
+        "btheight",
+        "convert",
+        "crc",
+        "daddr",
+        "dblock",
+        "dquot",
+        "echo",
+        "forward",
+        "frag",
+        "freesp",
+        "fsblock",
+        "fsmap",
+        "hash",
+        "help",
+        "info",
+        "inode",
+        "label",
+        "ls",
+        "ncheck",
+        "path",
+        "pop",
+        "print",
+        "push",
+        "quit",
+        "ring",
+        "sb",
+        "source",
+        "stack",
+        "type",
+        "uuid",
+        "version",
     ] {
         assert!(theirs.lines().any(|l| l.starts_with(name)), "xfs_db has no {name}");
         assert_eq!(ours(&devices, &[format!("help {name}")]).code, 0, "{name}");

@@ -232,6 +232,11 @@ pub(crate) fn addr(s: &mut Session, a: &[String]) -> Outcome {
             }
             at_block(s, g.join(ag, b), kind)?
         }
+        // A block of a directory may be several of the filesystem's; they lie together where one extent has them.
+        Link::FsBlock(b, Type::Dir3) => {
+            let daddr = g.fsblock_to_daddr(FsBlock(b)).ok_or_else(|| format!("bad fsblock {b}"))?;
+            read(s, Type::Dir3, daddr, g.dir_block_size / 512)?
+        }
         Link::FsBlock(b, kind) => at_block(s, FsBlock(b), kind)?,
         Link::Ino(i) => at_inode(s, Ino(i))?,
         Link::AgIno(i) => at_inode(s, g.join_ino(ag, AgIno(u32::try_from(i).unwrap_or(u32::MAX))))?,
@@ -281,24 +286,21 @@ pub(crate) fn stack(s: &mut Session) -> Outcome {
 pub(crate) fn ring(s: &mut Session, a: &[String]) -> Outcome {
     if let Some(n) = a.first() {
         let at = usize::try_from(number(n)?).unwrap_or(usize::MAX);
-        s.current = Some(s.ring.entries.get(at).ok_or_else(|| format!("no position {at} in the ring"))?.clone());
-        s.ring.at = at;
+        s.current = Some(s.ring.go(at).ok_or_else(|| format!("no position {at} in the ring"))?.clone());
         return Ok(());
     }
     say!(s, "      type    bblock  bblen    fsbno     inode");
-    for (i, l) in s.ring.entries.iter().enumerate().rev() {
-        let mark = if i == s.ring.at { '*' } else { ' ' };
+    for (i, is_current, l) in s.ring.all() {
+        let mark = if is_current { '*' } else { ' ' };
         let fsb = s.volume.geometry.daddr_to_fsblock(l.daddr).map_or(-1, |f| f.0.cast_signed());
         let ino = l.ino.map_or(-1, |i| i.0.cast_signed());
-        say!(s, "{mark} {i}: {:<7} {:>8} {:>5} {fsb:>8} {ino:>9}", l.kind.name(), l.daddr, l.sectors);
+        say!(s, "{mark}{i:>2}: {:<7.7} {:>8} {:>5} {fsb:>8} {ino:>9}", l.kind.name(), l.daddr, l.sectors);
     }
     Ok(())
 }
 
 pub(crate) fn step(s: &mut Session, forward: bool) -> Outcome {
-    let to = if forward { s.ring.at.checked_add(1) } else { s.ring.at.checked_sub(1) };
-    let to = to.filter(|t| *t < s.ring.entries.len());
-    s.ring.at = to.ok_or(if forward { "no further entries" } else { "no previous entries" })?;
-    s.current = s.ring.entries.get(s.ring.at).cloned();
+    let to = s.ring.step(forward).ok_or(if forward { "no further entries" } else { "no previous entries" })?;
+    s.current = Some(to.clone());
     Ok(())
 }

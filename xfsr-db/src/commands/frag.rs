@@ -89,9 +89,10 @@ pub(crate) fn frag(s: &mut Session, a: &[String]) -> Outcome {
         total.actual.saturating_sub(total.ideal) as f64 * 100.0 / total.actual as f64
     };
     say!(s, "actual {}, ideal {}, fragmentation factor {percent:.2}%", total.actual, total.ideal);
-    if total.ideal > 0 {
-        say!(s, "{:.2} extents for each that is needed", total.actual as f64 / total.ideal as f64);
-    }
+    // Observed: xfs_db writes these two lines in every case, and "-nan" where nothing has an extent.
+    let average = if total.ideal == 0 { 0.0 } else { total.actual as f64 / total.ideal as f64 };
+    say!(s, "Note, this number is largely meaningless.");
+    say!(s, "Files on this filesystem average {average:.2} extents per file");
     if failed == 0 { Ok(()) } else { Err(format!("frag: {failed} inodes or parts could not be read")) }
 }
 

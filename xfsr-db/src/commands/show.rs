@@ -122,6 +122,25 @@ pub(crate) fn info(s: &mut Session, _: &[String]) -> Outcome {
     Ok(())
 }
 
+/// `uuid`.
+pub(crate) fn uuid(s: &mut Session, a: &[String]) -> Outcome {
+    if !a.is_empty() {
+        return Err("changing the UUID is not available yet".into());
+    }
+    say!(s, "UUID = {}", field::uuid(&s.volume.superblock.uuid).text);
+    Ok(())
+}
+
+/// `label`.
+pub(crate) fn label(s: &mut Session, a: &[String]) -> Outcome {
+    if !a.is_empty() {
+        return Err("changing the label is not available yet".into());
+    }
+    let name = &s.volume.superblock.fname;
+    say!(s, "label = \"{}\"", libxfsr::text::escape(name.split(|b| *b == 0).next().unwrap_or_default()));
+    Ok(())
+}
+
 pub(crate) fn version(s: &mut Session, a: &[String]) -> Outcome {
     if !a.is_empty() {
         return Err("changing features is not available yet".into());

@@ -1,13 +1,14 @@
 //! Who owns which block: `blockget` asks the check, `blockuse` answers from what it kept.
 
 use super::names::{self, Names};
+use super::verbose::{self, About};
 use crate::out::{complain, say};
 use crate::session::{Outcome, Session, number};
 use libxfsr::cache::OnDamage;
 use libxfsr::check::{BlockOwner, Survey, survey};
 use libxfsr::error::Severity;
 use libxfsr::format::btree::{
-    BNOBT_MAGIC, CNTBT_MAGIC, FINOBT_MAGIC, INOBT_MAGIC, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAPBT_MAGIC, owner,
+    BNOBT_MAGIC, CNTBT_MAGIC, FINOBT_MAGIC, INOBT_MAGIC, RMAP_ATTR_FORK, RMAPBT_MAGIC, owner,
 };
 use libxfsr::format::inode::MetaType;
 use libxfsr::inode::Inode;
@@ -50,10 +51,10 @@ fn end(o: &BlockOwner) -> u64 {
 /// Most blocks about which `blockuse` tells at once are those of an AG; this is for a superblock that claims absurd ones.
 const MAX_BLOCKS: u64 = 1 << 31;
 
-/// `blockget [-nps] [-b bno]... [-i ino]...`.
+/// `blockget [-npsv] [-b bno]... [-i ino]...`.
 pub(crate) fn blockget(s: &mut Session, a: &[String]) -> Outcome {
     let (mut keep_names, mut prefixed, mut severe) = (false, false, false);
-    let (mut blocks, mut inodes) = (Vec::new(), Vec::new());
+    let mut about = About::default();
     let mut rest = a.iter();
     while let Some(o) = rest.next() {
         let mut value = || number(rest.next().ok_or_else(|| format!("{o} needs a number"))?);
@@ -61,9 +62,9 @@ pub(crate) fn blockget(s: &mut Session, a: &[String]) -> Outcome {
             "-n" => keep_names = true,
             "-p" => prefixed = true,
             "-s" => severe = true,
-            "-b" => blocks.push(value()?),
-            "-i" => inodes.push(value()?),
-            "-v" => return Err("-v is refused: use -b and -i, or xfsr-spaceman's fsmap for all blocks".into()),
+            "-b" => about.blocks.push(value()?),
+            "-i" => about.inodes.push(value()?),
+            "-v" => about.all = true,
             "-t" => return Err("-t is refused: there is no time to tell of".into()),
             o => return Err(format!("bad option for blockget: {}", escape(o.as_bytes()))),
         }
@@ -92,39 +93,7 @@ pub(crate) fn blockget(s: &mut Session, a: &[String]) -> Outcome {
         complain!(s, "{prefix}{} more findings", outcome.more_findings);
     }
     let usage = Usage { owners: owners.into_iter().map(Group::new).collect(), names, listed: listed(s) };
-    for b in blocks {
-        let fsb = FsBlock(b);
-        if s.volume.geometry.fsblock_to_daddr(fsb).is_none() {
-            return Err(format!("-b: there is no block {b}"));
-        }
-        describe(s, &usage, fsb, false);
-        let (ag, at) = s.volume.geometry.split(fsb);
-        for o in usage.of(ag, at).into_iter().filter(|o| !owner::is_special(o.owner)) {
-            let fork = if o.offset & RMAP_ATTR_FORK != 0 { "attr" } else { "data" };
-            let what = if o.offset & RMAP_BMBT_BLOCK != 0 { "extent map of the " } else { "" };
-            say!(s, "  {what}{fork} fork of inode {}", o.owner);
-        }
-    }
-    for i in inodes {
-        let inode = Inode::read(&s.volume, Ino(i), OnDamage::Keep).map_err(|e| e.to_string())?;
-        let c = &inode.core;
-        say!(
-            s,
-            "inode {i} mode {:#o} nlink {} nblocks {} size {} nextents {} naextents {}",
-            c.mode.get(),
-            c.nlink,
-            c.nblocks,
-            c.size,
-            c.extents(libxfsr::error::ForkKind::Data),
-            c.extents(libxfsr::error::ForkKind::Attr)
-        );
-        for (ag, list) in usage.owners.iter().enumerate() {
-            for o in list.list.iter().filter(|o| o.owner == i) {
-                let fork = if o.offset & RMAP_ATTR_FORK != 0 { "attr" } else { "data" };
-                say!(s, "  {fork} fork: {} blocks at {ag}/{}", o.count, o.start);
-            }
-        }
-    }
+    verbose::tell(s, &usage, &about)?;
     s.usage = Some(usage);
     if told > 0 {
         s.status = 3;
@@ -144,9 +113,22 @@ fn listed(s: &Session) -> HashSet<(u32, u32)> {
     all
 }
 
+/// `blockfree`.
+pub(crate) fn blockfree(s: &mut Session) -> Outcome {
+    s.usage.take().map(drop).ok_or_else(|| "there is no block usage information: blockget collects it".into())
+}
+
 impl Usage {
+    /// The extents of an AG with their owners.
+    pub(super) fn extents(&self, ag: AgNumber) -> &[BlockOwner] {
+        self.owners.get(ag.0 as usize).map_or(&[], |g| &g.list)
+    }
+    /// The path of an inode, where names were asked for.
+    pub(super) fn name(&self, ino: Ino) -> Option<Vec<u8>> {
+        self.names.as_ref()?.path(ino)
+    }
     /// The owners of a block.
-    fn of(&self, ag: AgNumber, at: AgBlock) -> Vec<&BlockOwner> {
+    pub(super) fn of(&self, ag: AgNumber, at: AgBlock) -> Vec<&BlockOwner> {
         let Some(group) = self.owners.get(ag.0 as usize) else { return Vec::new() };
         let before = group.list.partition_point(|o| o.start <= at);
         let candidates = group.list.iter().zip(&group.reach).take(before).rev();
@@ -196,7 +178,13 @@ fn describe(s: &Session, usage: &Usage, fsb: FsBlock, named: bool) {
 }
 
 /// The kind of a block, in xfs_db's words, and the inode that owns it.
-fn kind(s: &Session, usage: &Usage, ag: AgNumber, at: AgBlock, owners: &[&BlockOwner]) -> (&'static str, Option<Ino>) {
+pub(super) fn kind(
+    s: &Session,
+    usage: &Usage,
+    ag: AgNumber,
+    at: AgBlock,
+    owners: &[&BlockOwner],
+) -> (&'static str, Option<Ino>) {
     let Some(first) = owners.first() else { return ("unknown", None) };
     let plain = match first.owner {
         owner::NULL => "free2",

@@ -143,10 +143,15 @@ pub(crate) fn difference(ours: &str, stock: &str) -> Option<String> {
 /// The images that the comparisons use: a few that the host's kernel makes, with `XFSR_FULL=1` those of the guest too.
 pub(crate) fn images() -> Vec<&'static str> {
     let mut all = vec!["default", "rmap-1k", "b2k-i1k-n64k", "b64k", "parent", "plain"];
-    if std::env::var_os("XFSR_FULL").is_some_and(|v| v == "1") {
+    if full() {
         all.extend(["quota", "realtime", "ascii-ci"]);
     }
     all
+}
+
+/// Whether everything is to be tested, which takes longer.
+pub(crate) fn full() -> bool {
+    std::env::var_os("XFSR_FULL").is_some_and(|v| v == "1")
 }
 
 pub(crate) fn exists(p: &Path) -> bool {
