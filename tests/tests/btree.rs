@@ -1,8 +1,11 @@
 //! Reading btrees against a model: trees of every kind built from random records; damaged pointers that must not be followed.
 
 use libxfsr::btree::kinds::{Bmap, Bno, Cnt, Finobt, Inobt, Refcount, Rmap};
-use libxfsr::btree::{self, Cursor, Kind, Lookup, Ptr, Root, Store, query};
+use libxfsr::btree::{self, Cursor, Kind, Lookup, Ptr, Root, Store, Width, query};
+use libxfsr::cache::{BlockRead, Keep, OnDamage};
 use libxfsr::control::Control;
+use libxfsr::error::{Corruption, Result};
+use libxfsr::format::BlockType;
 use libxfsr::format::btree::{
     ALLOC, AllocRec, BMBT, BmbtKey, BmbtRec, Extent, INO, InobtKey, InobtRec, Layout, REFCOUNT, RMAP, RefcountKey,
     RefcountRec, RmapKey, RmapRec,
@@ -12,7 +15,8 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::ControlFlow;
-use xfsr_tests::fuzz::tree_stamps;
+use std::sync::atomic::{AtomicUsize, Ordering as AtomicOrdering};
+use xfsr_tests::fuzz::{geometries, tree_stamps};
 use xfsr_tests::tree::MemoryTree;
 use zerocopy::big_endian::{U32, U64};
 use zerocopy::{FromZeros, Immutable, IntoBytes};
@@ -416,4 +420,60 @@ fn a_root_of_impossible_height_is_refused() {
             btree::check::<Bno, _>(&tree, &Control::none(), &mut |_, _| (), &mut |_| (), &mut |_| findings += 1);
         assert!(report.expect("findings").incomplete && findings > 0, "{wrong} levels");
     }
+}
+
+/// Counts blocks that were read and not yet handed over.
+struct Held {
+    tree: MemoryTree,
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Store for Held {
+    fn width(&self) -> Width {
+        self.tree.width()
+    }
+    fn block_type(&self) -> &'static BlockType {
+        self.tree.block_type()
+    }
+    fn layout(&self) -> Layout {
+        self.tree.layout()
+    }
+    fn block_size(&self) -> usize {
+        self.tree.block_size()
+    }
+    fn root(&self) -> Result<Root> {
+        self.tree.root()
+    }
+    fn read(&self, at: Ptr, damage: OnDamage, keep: Keep) -> Result<BlockRead> {
+        let now = self.now.fetch_add(1, AtomicOrdering::SeqCst) + 1;
+        self.most.fetch_max(now, AtomicOrdering::SeqCst);
+        self.tree.read(at, damage, keep)
+    }
+    fn locate(&self, c: Box<Corruption>, at: Option<Ptr>) -> Box<Corruption> {
+        self.tree.locate(c, at)
+    }
+}
+
+#[test]
+fn of_large_blocks_only_some_are_held_at_a_time() {
+    let geometry = geometries().iter().find(|g| g.block_size == 65536).expect("one of them");
+    let seeds: Vec<Seed> =
+        (0..300_000u32).map(|i| (i % 2000, i % 5, u64::from(i / 2000) << 16 | u64::from(i % 20))).collect();
+    let mut tree = MemoryTree::new(geometry, &tree_stamps()[Rmap::STAMP], Rmap::LAYOUT);
+    let records = Rmap::records(&seeds);
+    let levels = tree.build::<Rmap>(&records, 1400, 20);
+    assert!(levels.len() == 2 && levels[0].len() > 150, "{} leaves", levels[0].len());
+    let held = Held { tree, now: AtomicUsize::new(0), most: AtomicUsize::new(0) };
+    let mut block = |_: Ptr, _: Option<&btree::Node>| {
+        held.now.fetch_sub(1, AtomicOrdering::SeqCst);
+    };
+    let (mut seen, mut findings) = (0, 0);
+    let report =
+        btree::check::<Rmap, _>(&held, &Control::none(), &mut block, &mut |_| seen += 1, &mut |_| findings += 1);
+    assert!(!report.expect("findings").incomplete);
+    assert_eq!((seen, findings), (records.len(), 0));
+    // 4 MiB.
+    let most = held.most.load(AtomicOrdering::SeqCst);
+    assert!((32..=65).contains(&most), "{most} blocks of 64 KiB were held");
 }

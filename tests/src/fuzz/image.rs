@@ -8,8 +8,10 @@ use libxfsr::cache::OnDamage;
 use libxfsr::check::check;
 use libxfsr::control::Control;
 use libxfsr::dir;
+use libxfsr::engine::replayed_view;
 use libxfsr::error::ForkKind;
 use libxfsr::inode::file::{self, Inode};
+use libxfsr::journal::LogState;
 use libxfsr::mkfs::write::{Targets, WriteOptions, write};
 use libxfsr::mkfs::{Devices, Options, Topology, plan};
 use libxfsr::spaceman::{Bins, Freesp, Image, SpaceBackend, collect};
@@ -108,8 +110,17 @@ pub(super) fn run(input: &Input<'_>) {
 /// Does with an image all that the library can do with one.
 pub fn exercise(data: Memory, rt: Option<Memory>) {
     let rt = rt.map(|rt| Arc::new(rt) as Arc<dyn Target>);
-    let Ok(volume) = Volume::from_targets(Arc::new(data), None, rt, 8 << 20) else { return };
-    let _ = journal::log_state(&volume);
+    let data: Arc<dyn Target> = Arc::new(data);
+    let Ok(volume) = Volume::from_targets(data.clone(), None, rt.clone(), 8 << 20) else { return };
+    let dirty = matches!(journal::log_state(&volume), Ok(LogState::Dirty { .. }));
+    examine(volume);
+    // What damage in the log makes of the rest.
+    if dirty && let Ok(view) = replayed_view(data, None, rt, &Control::none()) {
+        examine(view.volume);
+    }
+}
+
+fn examine(volume: Volume) {
     if let Ok(outcome) = check(&volume, &Control::none()) {
         for f in &outcome.findings {
             assert!(!f.to_string().is_empty() && !f.code().is_empty());
