@@ -262,14 +262,7 @@ impl Session {
 
 /// An unsigned number: decimal, `0x` or `0` octal as C writes them.
 pub(crate) fn number(s: &str) -> Result<u64, String> {
-    let parsed = if let Some(h) = s.strip_prefix("0x") {
-        u64::from_str_radix(h, 16)
-    } else if s.len() > 1 && s.starts_with('0') {
-        u64::from_str_radix(s, 8)
-    } else {
-        s.parse()
-    };
-    parsed.map_err(|_| format!("{} is no number", escape(s.as_bytes())))
+    libxfsr::cli::parse_number(s)
 }
 
 #[cfg(test)]

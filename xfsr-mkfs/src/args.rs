@@ -15,7 +15,11 @@ pub(crate) struct Args {
     /// The target is to be a regular file of the given size, made where it is missing.
     pub(crate) file: bool,
     pub(crate) log_device: Option<PathBuf>,
+    /// The log device is to be a regular file, made where it is missing.
+    pub(crate) log_file: bool,
     pub(crate) rt_device: Option<PathBuf>,
+    /// The realtime device is to be a regular file, made where it is missing.
+    pub(crate) rt_file: bool,
     pub(crate) force: bool,
     pub(crate) quiet: bool,
     pub(crate) dry_run: bool,
@@ -57,12 +61,12 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Args> {
                         next.into_string().map_err(|v| anyhow::anyhow!("-{letter} {}: not UTF-8", v.display()))
                     };
                     match letter {
-                        'f' => args.force = true,
+                        // Both, as mkfs.xfs has it.
+                        'f' | 'C' => args.force = true,
                         'q' => args.quiet = true,
                         'N' => args.dry_run = true,
                         'K' => args.no_discard = true,
                         'V' => args.only = Some(version()),
-                        'L' if label.is_some() => bail!("-L is given twice"),
                         'L' => label = Some(value()?),
                         'c' => config::read(&value()?, &mut given)?,
                         'p' => bail!("-p is not supported: a filesystem from a prototype file cannot be made yet"),

@@ -20,7 +20,7 @@ fn command() -> Command {
         .long_about(
             "Makes an XFS v5 filesystem on a device or in an image file, with the options of mkfs.xfs. A mounted device is refused; \
              what holds another filesystem or a partition table is refused without -f. NUM is bytes, or takes a suffix: s (sectors), \
-             b (blocks), k, m, g, t, p, e.",
+             b (blocks), k, m, g, t, p, e; N takes none. Numbers are octal with a leading 0, hexadecimal with 0x.",
         )
         .disable_version_flag(true)
         .arg(list('b', "block", "size=NUM", "Block size, 1024 to 65536"))
@@ -32,7 +32,7 @@ fn command() -> Command {
             "Data section: name=PATH,file[=0|1],size=NUM,agcount=N,agsize=NUM,su=NUM,sw=N,sunit=N,swidth=N,noalign,\
              sectsize=NUM,unwritten=1,rtinherit[=0|1],cowextsize=N,extszinherit=N,projinherit=N",
         ))
-        .arg(flag('f', "force", "Overwrite what is there; never what is mounted"))
+        .arg(flag('f', "force", "Overwrite what is there; never what is mounted (-C does the same)"))
         .arg(list(
             'i',
             "inode",
@@ -44,7 +44,7 @@ fn command() -> Command {
             'l',
             "log",
             "SUBOPTIONS",
-            "Log: internal[=0|1],logdev=PATH,size=NUM,agnum=N,su=NUM,sunit=N,sectsize=NUM,version=2,lazy-count=1",
+            "Log: internal[=0|1],logdev=PATH,file[=0|1],size=NUM,agnum=N,su=NUM,sunit=N,sectsize=NUM,version=2,lazy-count=1",
         ))
         .arg(Arg::new("label").short('L').value_name("LABEL").help("Label, at most 12 bytes"))
         .arg(list(
@@ -54,9 +54,9 @@ fn command() -> Command {
             "Features: crc=1,finobt=0|1,inobtcount=0|1,bigtime=0|1,reflink=0|1,rmapbt=0|1,metadir=0|1,uuid=UUID",
         ))
         .arg(list('n', "naming", "SUBOPTIONS", "Directories: size=NUM,version=2|ci,ftype=1,parent[=0|1]"))
-        .arg(flag('N', "dry-run", "Print the geometry, make nothing"))
+        .arg(flag('N', "dry-run", "Print the geometry, with -q too, and make nothing"))
         .arg(flag('q', "quiet", "Print nothing"))
-        .arg(list('r', "realtime", "SUBOPTIONS", "Realtime section: rtdev=PATH,size=NUM,extsize=NUM,noalign"))
+        .arg(list('r', "realtime", "SUBOPTIONS", "Realtime section: rtdev=PATH,file[=0|1],size=NUM,extsize=NUM,noalign"))
         .arg(list('s', "sector", "size=NUM", "Sector size, 512 to 32768"))
         .arg(flag('V', "version", "Print the version"))
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the geometry as JSON"))
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn the_definition_has_the_letters_that_are_parsed() {
         let defined: Vec<char> = command().get_arguments().filter_map(|a| a.get_short()).collect();
-        for letter in ('a'..='z').chain('A'..='Z').filter(|l| !['h', 'p'].contains(l)) {
+        for letter in ('a'..='z').chain('A'..='Z').filter(|l| !['h', 'p', 'C'].contains(l)) {
             let unknown = parse([format!("-{letter}").into(), "=".into(), "/nonexistent".into()].into_iter())
                 .is_err_and(|e| e.to_string().starts_with(&format!("-{letter} is not an option;")));
             assert_eq!(unknown, !defined.contains(&letter), "-{letter}");

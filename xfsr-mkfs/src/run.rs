@@ -9,7 +9,7 @@ use libxfsr::mkfs::write::{Targets, WriteOptions, write};
 use libxfsr::mkfs::{Devices, Topology, plan};
 use libxfsr::target::{Access, FileTarget, Target};
 use libxfsr::text::escape;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Does what the arguments say.
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -27,11 +27,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         (None, Some(t)) => probe::topology(t),
         (None, None) => bail!("{}: no such file or device; for a new image give -d file,size=NUM", path.display()),
     };
-    let log = args.log_device.as_deref().map(open).transpose()?;
-    let rt = args.rt_device.as_deref().map(open).transpose()?;
-    let devices =
-        Devices { data: data_topology, log: log.as_ref().map(probe::topology), rt: rt.as_ref().map(probe::topology) };
-    for (target, by) in existing.iter().chain(&log).chain(&rt).filter_map(|t| t.in_use().map(|by| (t.name(), by))) {
+    let log = Section::new("-l", &args.log_device, args.log_file, args.options.log.size, &open)?;
+    let rt = Section::new("-r", &args.rt_device, args.rt_file, args.options.realtime.size, &open)?;
+    let devices = Devices { data: data_topology, log: log.topology, rt: rt.topology };
+    for (target, by) in
+        existing.iter().chain(&log.target).chain(&rt.target).filter_map(|t| t.in_use().map(|by| (t.name(), by)))
+    {
         note(PROGRAM, &format!("{} is {by}: what is seen may be inconsistent", escape(target.as_bytes())));
     }
     let plan = plan(&args.options, &devices)?;
@@ -40,7 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if !args.dry_run {
         if !args.force {
-            for target in existing.iter().chain(&log).chain(&rt) {
+            for target in existing.iter().chain(&log.target).chain(&rt.target) {
                 refuse_used(target)?;
             }
         }
@@ -54,6 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             (Some(t), None) => t,
             (None, size) => FileTarget::create(path, size.unwrap_or(0))?,
         };
+        let (log, rt) = (log.made()?, rt.made()?);
         let targets = Targets {
             data: &made,
             log: log.as_ref().map(|t| t as &dyn Target),
@@ -62,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let options = WriteOptions { discard: !args.no_discard, ..WriteOptions::default() };
         write(&plan, &targets, &options).context("the filesystem is not complete")?;
     }
-    if args.quiet {
+    if args.quiet && !args.dry_run {
         return Ok(());
     }
     let name = |p: &Option<std::path::PathBuf>| p.as_ref().map(|p| p.display().to_string());
@@ -74,6 +76,44 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         print(&report.render())?;
     }
     Ok(())
+}
+
+/// An external log or a realtime section: its device, or the file that is to be made for it.
+#[derive(Default)]
+struct Section<'a> {
+    target: Option<FileTarget>,
+    topology: Option<Topology>,
+    new: Option<(&'a Path, u64)>,
+}
+
+impl<'a> Section<'a> {
+    fn new(
+        option: &str,
+        path: &'a Option<PathBuf>,
+        file: bool,
+        size: Option<u64>,
+        open: &dyn Fn(&Path) -> Result<FileTarget>,
+    ) -> Result<Self> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        if file && !path.exists() {
+            let size = size.with_context(|| format!("{option} file=1 is not possible without {option} size"))?;
+            return Ok(Self { target: None, topology: Some(Topology::plain(size)), new: Some((path, size)) });
+        }
+        if file && !path.is_file() {
+            let name = escape(path.as_os_str().as_encoded_bytes());
+            bail!("{option} file=1 is not possible: {name} is not a regular file");
+        }
+        let target = open(path)?;
+        Ok(Self { topology: Some(probe::topology(&target)), target: Some(target), new: None })
+    }
+
+    /// The target, made where it is new.
+    fn made(self) -> Result<Option<FileTarget>> {
+        Ok(match self.new {
+            Some((path, size)) => Some(FileTarget::create(path, size)?),
+            None => self.target,
+        })
+    }
 }
 
 /// The size that an image file is to have, where `-d file` asks for one.

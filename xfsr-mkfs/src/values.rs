@@ -1,7 +1,8 @@
 //! Suboptions: which there are, what values they take, where those go.
 
 use crate::args::Args;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use libxfsr::cli::{self as size, parse_number, parse_size};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -30,18 +31,19 @@ const KNOWN: &[(char, &[&str])] = &[
         ],
     ),
     ('i', &["size=", "perblock=", "maxpct=", "align", "attr=", "projid32bit", "sparse", "nrext64", "exchange"]),
-    ('l', &["internal", "logdev=", "size=", "agnum=", "version=", "su=", "sunit=", "sectsize=", "lazy-count="]),
+    ('l', &["internal", "logdev=", "size=", "agnum=", "file", "version=", "su=", "sunit=", "sectsize=", "lazy-count"]),
     ('m', &["crc", "finobt", "inobtcount", "bigtime", "reflink", "rmapbt", "metadir", "uuid="]),
     ('n', &["size=", "version=", "ftype", "parent"]),
-    ('r', &["rtdev=", "size=", "extsize=", "noalign"]),
+    ('r', &["rtdev=", "file", "size=", "extsize=", "noalign"]),
     ('s', &["size="]),
 ];
 
 /// Other names that mkfs.xfs takes for the same thing.
 fn canonical(letter: char, name: &str) -> &str {
     match (letter, name) {
-        ('l', "name") | ('l', "device") => "logdev",
-        ('r', "name") | ('r', "device") => "rtdev",
+        ('l', "name") => "logdev",
+        ('r', "name") => "rtdev",
+        ('s', "sectsize") => "size",
         (_, name) => name,
     }
 }
@@ -53,48 +55,53 @@ pub(crate) struct Given(BTreeMap<(char, String), String>);
 /// What the suffixes `b` and `s` stand for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Units {
-    block: u64,
-    sector: u64,
+    block: Option<u32>,
+    sector: Option<u32>,
 }
 
 impl Units {
     pub(crate) fn new(given: &Given) -> Result<Self> {
-        let plain = Self { block: 4096, sector: 512 };
-        let sector = given.number('s', "size", &plain)?.or(given.number('d', "sectsize", &plain)?).unwrap_or(512);
-        let block = given.number('b', "size", &Self { sector, ..plain })?.unwrap_or(4096);
-        Ok(Self { block, sector })
+        let plain = Self { block: None, sector: None };
+        let sector = given.small('s', "size", &plain)?.or(given.small('d', "sectsize", &plain)?).unwrap_or(512);
+        let block = given.small('b', "size", &plain)?.unwrap_or(4096);
+        Ok(Self { block: Some(block), sector: Some(sector) })
     }
 }
 
-/// A number with one of mkfs.xfs's suffixes.
-pub(crate) fn number(text: &str, units: &Units) -> Option<u64> {
-    let split = text.find(|c: char| !c.is_ascii_alphanumeric()).map_or(text, |_| "");
-    let (digits, radix) = match split.strip_prefix("0x").or_else(|| split.strip_prefix("0X")) {
-        Some(hex) => (hex, 16),
-        None => (split, 10),
-    };
-    let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
-    let (value, suffix) = digits.split_at_checked(end)?;
-    let value = u64::from_str_radix(value, radix).ok()?;
-    let factor = match suffix.to_ascii_lowercase().as_str() {
-        "" => 1,
-        "b" => units.block,
-        "s" => units.sector,
-        "k" => 1 << 10,
-        "m" => 1 << 20,
-        "g" => 1 << 30,
-        "t" => 1 << 40,
-        "p" => 1 << 50,
-        "e" => 1 << 60,
-        _ => return None,
-    };
-    value.checked_mul(factor)
-}
+/// Options that take a number of bytes, and so a suffix.
+const SIZES: &[(char, &str)] = &[
+    ('b', "size"),
+    ('d', "size"),
+    ('d', "agsize"),
+    ('d', "su"),
+    ('d', "sectsize"),
+    ('l', "size"),
+    ('l', "su"),
+    ('l', "sectsize"),
+    ('n', "size"),
+    ('r', "size"),
+    ('r', "extsize"),
+    ('s', "size"),
+];
+
+/// Options that cannot be given together, whatever their values.
+const EXCLUSIVE: &[(Name, Name)] = &[
+    (('d', "noalign"), ('d', "su")),
+    (('d', "noalign"), ('d', "sw")),
+    (('d', "noalign"), ('d', "sunit")),
+    (('d', "noalign"), ('d', "swidth")),
+    (('d', "sectsize"), ('s', "size")),
+    (('l', "internal"), ('l', "logdev")),
+    (('l', "internal"), ('l', "sectsize")),
+];
+
+type Name = (char, &'static str);
 
 impl Given {
     /// Adds a comma-separated list.
     pub(crate) fn add_list(&mut self, letter: char, list: &str) -> Result<()> {
-        for part in list.split(',') {
+        // One comma may end the list.
+        for part in list.strip_suffix(',').unwrap_or(list).split(',') {
             let (name, value) = part.split_once('=').map_or((part, None), |(n, v)| (n, Some(v)));
             self.add(letter, name.trim(), value)?;
         }
@@ -126,9 +133,16 @@ impl Given {
 
     fn number(&self, letter: char, name: &str, units: &Units) -> Result<Option<u64>> {
         let Some(text) = self.text(letter, name) else { return Ok(None) };
-        number(text, units).map(Some).with_context(|| {
-            format!("-{letter} {name}={text} is not possible: it must be a number, with a suffix s, b, k, m, g, t, p or e, below 16 EiB")
-        })
+        if !SIZES.contains(&(letter, name)) {
+            let n = parse_number(text).map_err(|e| anyhow!("-{letter} {name}={text} is not possible: {e}"))?;
+            return Ok(Some(n));
+        }
+        // A block and a sector have to be known before something can be told in them.
+        let units = match (letter, name) {
+            ('b' | 's', _) | ('d', "sectsize") => size::Units::default(),
+            _ => size::Units { block: units.block, sector: units.sector },
+        };
+        parse_size(text, units).map(Some).map_err(|e| anyhow!("-{letter} {name}={text} is not possible: {e}"))
     }
 
     fn small<T: TryFrom<u64>>(&self, letter: char, name: &str, units: &Units) -> Result<Option<T>> {
@@ -141,18 +155,17 @@ impl Given {
     }
 
     fn flag(&self, letter: char, name: &str) -> Result<Option<bool>> {
-        match self.text(letter, name) {
-            None => Ok(None),
-            Some("0") => Ok(Some(false)),
-            Some("1") => Ok(Some(true)),
-            Some(v) => bail!("-{letter} {name}={v} is not possible: it must be 0 or 1"),
+        let Some(text) = self.text(letter, name) else { return Ok(None) };
+        match parse_number(text) {
+            Ok(n @ 0..=1) => Ok(Some(n == 1)),
+            _ => bail!("-{letter} {name}={text} is not possible: it must be 0 or 1"),
         }
     }
 
     /// An option that v5 has settled: one value is allowed.
-    fn fixed(&self, letter: char, name: &str, only: &str, why: &str) -> Result<()> {
+    fn fixed(&self, letter: char, name: &str, only: u64, why: &str) -> Result<()> {
         match self.text(letter, name) {
-            Some(v) if v != only => {
+            Some(v) if parse_number(v) != Ok(only) => {
                 bail!("-{letter} {name}={v} is not possible: {why}, so only {only} is allowed")
             }
             _ => Ok(()),
@@ -161,14 +174,19 @@ impl Given {
 
     /// Puts everything into the library's options.
     pub(crate) fn apply(&self, units: &Units, args: &mut Args) -> Result<()> {
-        self.fixed('m', "crc", "1", "a filesystem without checksums is XFS v4, which this program does not make")?;
-        self.fixed('d', "unwritten", "1", "unwritten extents are part of v5")?;
-        self.fixed('i', "align", "1", "inodes are aligned in v5")?;
-        self.fixed('i', "attr", "2", "v5 has attributes of version 2")?;
-        self.fixed('i', "projid32bit", "1", "project ids have 32 bits in v5")?;
-        self.fixed('l', "version", "2", "v5 has logs of version 2")?;
-        self.fixed('l', "lazy-count", "1", "v5 has lazy counters")?;
-        self.fixed('n', "ftype", "1", "directory entries carry the file type in v5")?;
+        for ((l, a), (m, b)) in EXCLUSIVE {
+            if self.text(*l, a).is_some() && self.text(*m, b).is_some() {
+                bail!("-{l} {a} and -{m} {b} exclude each other; give one of them");
+            }
+        }
+        self.fixed('m', "crc", 1, "a filesystem without checksums is XFS v4, which this program does not make")?;
+        self.fixed('d', "unwritten", 1, "unwritten extents are part of v5")?;
+        self.fixed('i', "align", 1, "inodes are aligned in v5")?;
+        self.fixed('i', "attr", 2, "v5 has attributes of version 2")?;
+        self.fixed('i', "projid32bit", 1, "project ids have 32 bits in v5")?;
+        self.fixed('l', "version", 2, "v5 has logs of version 2")?;
+        self.fixed('l', "lazy-count", 1, "v5 has lazy counters")?;
+        self.fixed('n', "ftype", 1, "directory entries carry the file type in v5")?;
         let o = &mut args.options;
         o.block_size = self.small('b', "size", units)?;
         o.sector_size = self.small('s', "size", units)?;
@@ -202,11 +220,17 @@ impl Given {
         l.sunit = self.number('l', "sunit", units)?;
         l.sector_size = self.small('l', "sectsize", units)?;
         args.log_device = self.text('l', "logdev").map(PathBuf::from);
-        match (self.flag('l', "internal")?, &args.log_device) {
-            (Some(true), Some(p)) => bail!("-l internal=1 is not possible: -l logdev={} says otherwise", p.display()),
-            (Some(false), None) => bail!("-l internal=0 is not possible: an external log needs -l logdev"),
-            _ => {}
+        if self.flag('l', "internal")? == Some(false) {
+            bail!("-l internal=0 is not possible: an external log needs -l logdev");
         }
+        for (name, n) in [("su", l.su), ("sunit", l.sunit)] {
+            if n == Some(0) {
+                bail!(
+                    "-l {name}=0 is not possible: a log has a stripe unit of at least a block, or -l {name} is left out"
+                );
+            }
+        }
+        args.log_file = self.flag('l', "file")?.unwrap_or(false);
         let m = &mut o.metadata;
         m.finobt = self.flag('m', "finobt")?;
         m.inobtcount = self.flag('m', "inobtcount")?;
@@ -225,14 +249,16 @@ impl Given {
         n.size = self.small('n', "size", units)?;
         n.parent = self.flag('n', "parent")?;
         n.ascii_ci = match self.text('n', "version") {
-            None | Some("2") => false,
-            Some("ci") => true,
+            None => false,
+            Some(v) if v.eq_ignore_ascii_case("ci") => true,
+            Some(v) if parse_number(v) == Ok(2) => false,
             Some(v) => bail!("-n version={v} is not possible: it must be 2 or ci"),
         };
         let r = &mut o.realtime;
         r.size = self.number('r', "size", units)?;
         r.extsize = self.number('r', "extsize", units)?;
         r.noalign = self.flag('r', "noalign")?.unwrap_or(false);
+        args.rt_file = self.flag('r', "file")?.unwrap_or(false);
         args.rt_device = self.text('r', "rtdev").map(PathBuf::from);
         Ok(())
     }

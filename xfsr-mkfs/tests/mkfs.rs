@@ -360,6 +360,7 @@ fn refusals_name_the_option_and_leave_the_target_alone() {
         ("-d agcount=1", "-d agcount=1"),
         ("-d agcount=4,agsize=100m", "agsize gives the count too"),
         ("-d agsize=1m", "-d agsize=1048576"),
+        ("-d size=1000000001", "-d size=1000000001"),
         ("-d size=5g", "-d size=5368709120"),
         ("-d size=100m", "-d size=104857600"),
         ("-d cowextsize=8 -m reflink=0", "-d cowextsize=8"),

@@ -141,3 +141,79 @@ fn a_loop_device_on_a_loop_device_is_seen_through() {
     }
     mount.unmount().expect("unmounting");
 }
+
+#[test]
+fn a_log_or_realtime_device_in_use_is_refused() {
+    if oracle::require(oracle::MOUNT).is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, mib: u64| {
+        let path = directory.path().join(name);
+        std::fs::File::create(&path).and_then(|f| f.set_len(mib << 20)).expect("a file");
+        path
+    };
+    let devices = Devices { data: file("data", 300), log: Some(file("log", 64)), rt: None };
+    oracle::mkfs_xfs(&[], &devices).expect("mkfs.xfs");
+    let mount = Mount::new(&devices, "").expect("a mount");
+    let other = file("other", 400);
+    let log = devices.log.clone().expect("a log");
+    let value = |name: &str, path: &Path| format!("{name}={}", path.display());
+    let before = [&log, &devices.data].map(|p| std::fs::read(p).expect("a file"));
+    for arguments in [
+        vec!["-l".to_owned(), value("logdev", &log)],
+        vec!["-l".to_owned(), value("logdev", &log) + ",file,size=64m"],
+        vec!["-m".into(), "reflink=0".into(), "-r".into(), value("rtdev", &devices.data)],
+        vec!["-m".into(), "reflink=0".into(), "-r".into(), value("rtdev", &log)],
+        vec!["-l".to_owned(), value("logdev", &devices.data)],
+    ] {
+        let mut words: Vec<OsString> = vec!["-f".into()];
+        words.extend(arguments.iter().map(OsString::from));
+        words.push((&other).into());
+        let said = oracle::verdict(PROGRAM, &words).expect("it runs");
+        assert!(said.code == 1 && said.output.contains("mounted on"), "{arguments:?}: {}", said.output);
+    }
+    let said = oracle::verdict(PROGRAM, &["-f".into(), (&log).into()]).expect("it runs");
+    assert!(said.code == 1 && said.output.contains("mounted on"), "{}", said.output);
+    let after = [&log, &devices.data].map(|p| std::fs::read(p).expect("a file"));
+    assert!(before == after, "a device in use was written");
+    mount.unmount().expect("unmounting");
+}
+
+#[test]
+fn a_new_log_file_is_made_and_a_failure_is_json() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [data, log] = ["data", "log"].map(|n| directory.path().join(n));
+    let run = |words: &[String]| {
+        let out = std::process::Command::new(PROGRAM).args(words).output().expect("it runs");
+        (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    let list = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let (d, l) = (data.display(), log.display());
+    let words = list(&format!("-q -d name={d},file,size=300m -l file,logdev={l},size=64m"));
+    assert_eq!(run(&words), (Some(0), String::new()));
+    assert_eq!(std::fs::metadata(&log).expect("a log").len(), 64 << 20);
+    let volume = libxfsr::volume::Volume::open(&libxfsr::volume::Devices {
+        data: data.clone(),
+        log: Some(log.clone()),
+        realtime: None,
+    });
+    let outcome =
+        libxfsr::check::check(&volume.expect("a volume"), &libxfsr::control::Control::none()).expect("a check");
+    assert_eq!(outcome.verdict(), libxfsr::check::Verdict::Clean, "{outcome}");
+    for (words, kind) in [
+        (format!("--json {d}"), "occupied"),
+        (format!("--json -b size=3 {d}"), "usage"),
+        ("--json /nonexistent".to_owned(), "usage"),
+        ("--json --colour".to_owned(), "usage"),
+    ] {
+        let (code, out) = run(&list(&words));
+        let document: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{words}: {e}: {out}"));
+        let error = &document["error"];
+        assert_eq!(
+            (code, error["kind"].as_str(), error["exit_status"].as_u64()),
+            (Some(1), Some(kind), Some(1)),
+            "{words}"
+        );
+    }
+}

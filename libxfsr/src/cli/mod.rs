@@ -15,7 +15,7 @@ pub use interrupt::{interrupted, watch};
 pub use manual::Manual;
 pub use output::{exit, note, print, print_json, print_json_to};
 pub use progress::{ProgressMode, Reporter};
-pub use size::{Units, parse_size, show_size};
+pub use size::{Units, parse_number, parse_size, show_size};
 
 /// Options that every program has. Flatten it into the program's own.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]

@@ -93,7 +93,7 @@ impl Plan {
 pub fn plan(options: &Options, devices: &Devices) -> Result<Plan> {
     let mut warnings = Vec::new();
     let mut draft = numbers(options, devices, &mut warnings)?;
-    logsize::choose(options, devices, &mut draft)?;
+    logsize::choose(options, devices, &mut draft, &mut warnings)?;
     draft.root_ino = root_ino(&draft)?;
     let geometry = draft.geometry()?;
     Ok(Plan {
@@ -119,11 +119,11 @@ fn numbers(options: &Options, devices: &Devices, warnings: &mut Vec<String>) -> 
         block_size,
         block_log,
         sector_size,
-        log_sector_size: sizes::log_sector(options, devices, sector_size)?,
+        log_sector_size: sizes::log_sector(options, devices, sector_size, warnings)?,
         inode_size,
         dir_log: dir_size.trailing_zeros() as u8 - block_log,
         features,
-        blocks: sizes::data_blocks(options, devices, block_log)?,
+        blocks: sizes::data_blocks(options, devices, block_log, warnings)?,
         agblocks: 0,
         ag_count: 0,
         sunit: 0,
@@ -150,7 +150,7 @@ fn numbers(options: &Options, devices: &Devices, warnings: &mut Vec<String>) -> 
         p if p <= 100 => p,
         p => return refuse("-i maxpct", p, "it must be from 0 to 100"),
     };
-    realtime::realtime(options, devices, &mut draft)?;
+    realtime::realtime(options, devices, &mut draft, warnings)?;
     Ok(draft)
 }
 

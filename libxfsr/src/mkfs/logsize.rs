@@ -2,6 +2,7 @@
 
 use super::layout::{Draft, refuse};
 use super::options::{Devices, Options};
+use super::sizes::whole_blocks;
 use crate::error::{Error, Result};
 use crate::units::AgNumber;
 
@@ -15,7 +16,7 @@ const REALISTIC_BYTES: u64 = 64 << 20;
 const RATIO: u64 = 2048;
 
 /// Chooses size and place of the log.
-pub(super) fn choose(options: &Options, devices: &Devices, d: &mut Draft) -> Result<()> {
+pub(super) fn choose(options: &Options, devices: &Devices, d: &mut Draft, warnings: &mut Vec<String>) -> Result<()> {
     let bl = d.block_log;
     let geometry = d.geometry()?;
     let least =
@@ -32,10 +33,7 @@ pub(super) fn choose(options: &Options, devices: &Devices, d: &mut Draft) -> Res
         }
     }
     let given = match options.log.size {
-        Some(s) if !s.is_multiple_of(1 << bl) => {
-            return refuse("-l size", s, format_args!("it must be a multiple of the block size, {}", 1u64 << bl));
-        }
-        Some(s) => Some(s >> bl),
+        Some(s) => Some(whole_blocks("-l size", s, bl, warnings)?),
         None => None,
     };
     let device = devices.log.map(|l| l.size >> bl);

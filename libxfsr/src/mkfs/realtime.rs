@@ -22,7 +22,7 @@ const BATCH: u64 = 1 << 20;
 /// Extents that fit into an inode of the smallest size.
 const MOST_EXTENTS: usize = 21;
 
-pub(super) fn realtime(options: &Options, devices: &Devices, d: &mut Draft) -> Result<()> {
+pub(super) fn realtime(options: &Options, devices: &Devices, d: &mut Draft, warnings: &mut Vec<String>) -> Result<()> {
     let bs = u64::from(d.block_size);
     let o = &options.realtime;
     let width = devices.rt.map_or(0, |rt| if o.noalign { 0 } else { rt.stripe_width });
@@ -44,10 +44,8 @@ pub(super) fn realtime(options: &Options, devices: &Devices, d: &mut Draft) -> R
     };
     let size = match o.size {
         Some(s) if s > rt.size => return refuse("-r size", s, format_args!("the device has {} bytes", rt.size)),
-        Some(s) if !s.is_multiple_of(bs) => {
-            return refuse("-r size", s, format_args!("it must be a multiple of the block size, {bs}"));
-        }
-        s => s.unwrap_or(rt.size),
+        Some(s) => super::sizes::whole_blocks("-r size", s, d.block_log, warnings)? << d.block_log,
+        None => rt.size,
     };
     if d.features.reflink() && d.rt_extsize != 1 {
         return refuse("-m reflink", 1, format_args!("it needs realtime extents of one block; give -r extsize={bs}"));

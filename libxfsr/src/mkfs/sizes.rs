@@ -29,8 +29,33 @@ pub(super) fn sector(options: &Options, devices: &Devices, block_size: u32) -> R
     Ok(size)
 }
 
-pub(super) fn log_sector(options: &Options, devices: &Devices, sector_size: u32) -> Result<u32> {
+/// Blocks of a size that was asked for. As in mkfs.xfs it must be in sectors of 512 bytes, and a part of a block is left off.
+pub(super) fn whole_blocks(option: &str, bytes: u64, block_log: u8, warnings: &mut Vec<String>) -> Result<u64> {
+    if !bytes.is_multiple_of(512) {
+        return refuse(option, bytes, "it must be a multiple of 512");
+    }
+    let blocks = bytes >> block_log;
+    if blocks << block_log != bytes {
+        let (size, used) = (1u64 << block_log, blocks << block_log);
+        warnings.push(format!("{option}={bytes} is not a multiple of the block size, {size}: {used} bytes are used"));
+    }
+    Ok(blocks)
+}
+
+pub(super) fn log_sector(
+    options: &Options,
+    devices: &Devices,
+    sector_size: u32,
+    warnings: &mut Vec<String>,
+) -> Result<u32> {
+    let data_given = options.sector_size.or(options.data.sector_size).is_some();
     match (devices.log, options.log.sector_size) {
+        (_, Some(s)) if s != sector_size && data_given => {
+            warnings.push(format!(
+                "-l sectsize={s} changes nothing: -s size gives the log's sectors too, {sector_size} bytes"
+            ));
+            Ok(sector_size)
+        }
         (None, Some(s)) if s != sector_size => refuse(
             "-l sectsize",
             s,
@@ -38,7 +63,12 @@ pub(super) fn log_sector(options: &Options, devices: &Devices, sector_size: u32)
         ),
         (None, _) => Ok(sector_size),
         (Some(_), Some(s)) => power_of_two("-l sectsize", s, 512, 32768),
-        (Some(d), None) => Ok(options.sector_size.unwrap_or(512).max(d.physical_sector).max(d.logical_sector)),
+        (Some(d), None) => Ok(options
+            .sector_size
+            .or(options.data.sector_size)
+            .unwrap_or(512)
+            .max(d.physical_sector)
+            .max(d.logical_sector)),
     }
 }
 
@@ -67,20 +97,19 @@ pub(super) fn label(options: &Options) -> Result<[u8; 12]> {
     Ok(out)
 }
 
-pub(super) fn data_blocks(options: &Options, devices: &Devices, block_log: u8) -> Result<u64> {
+pub(super) fn data_blocks(
+    options: &Options,
+    devices: &Devices,
+    block_log: u8,
+    warnings: &mut Vec<String>,
+) -> Result<u64> {
     let device = devices.data.size;
     let bytes = match options.data.size {
         Some(s) if s > device => {
             return refuse("-d size", s, format_args!("the device has {device} bytes"));
         }
-        Some(s) if !s.is_multiple_of(1 << block_log) => {
-            return refuse(
-                "-d size",
-                s,
-                format_args!("it must be a multiple of the block size, {}", 1u64 << block_log),
-            );
-        }
-        s => s.unwrap_or(device),
+        Some(s) => whole_blocks("-d size", s, block_log, warnings)? << block_log,
+        None => device,
     };
     if bytes < MIN_DATA_BYTES {
         return refuse(
