@@ -82,11 +82,6 @@ impl FileTarget {
             }
             _ => Error::open(path, e),
         })?;
-        if device && in_use.is_some() {
-            // What was read before may still lie in the page cache, which the filesystem that uses the device writes past. A hint:
-            // without it the view may be older.
-            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
-        }
         Self::from_file(file, name, access, in_use)
     }
 
