@@ -22,6 +22,7 @@ pub(crate) fn manual() -> Manual {
         ("xfsr-db -c 'sb 0' -c print disk.img", "the primary superblock, field by field"),
         ("xfsr-db -c 'path /etc/fstab' -c cat disk.img", "a file's contents from an image that cannot be mounted"),
         ("xfsr-db -c 'rdump / /srv/saved' /dev/sda1", "all files, owners and attributes into a directory"),
+        ("xfsr-db --restore dump.metadump disk.img", "a new image out of what xfs_metadump wrote"),
         ("xfsr-db -c help disk.img", "the commands"),
     ];
     let long = format!(
@@ -31,13 +32,16 @@ pub(crate) fn manual() -> Manual {
     Manual::new(Arguments::command().mut_arg("commands", |a| a.long_help(long)), exit, examples)
 }
 
-/// Looks inside an XFS filesystem, mountable or not, and gets files out of it. It does not write.
+/// Looks inside an XFS filesystem, mountable or not, and gets files out of it. It writes to no filesystem.
 #[derive(Debug, Parser)]
 #[command(name = "xfsr-db", version, disable_version_flag = true)]
 struct Arguments {
     /// Runs a command instead of asking for them; may be repeated.
     #[arg(short = 'c', value_name = "COMMAND")]
     commands: Vec<OsString>,
+    /// Makes the new, sparse file DEVICE out of a metadump, to be looked at; there must be no such file yet.
+    #[arg(long, value_name = "DUMP", conflicts_with_all = ["commands", "log", "realtime"])]
+    restore: Option<PathBuf>,
     /// Reads only: the only way this program works.
     #[arg(short = 'r')]
     read_only: bool,
@@ -101,6 +105,15 @@ pub(crate) fn main() -> ExitCode {
         return fail("-F is refused: without any usable superblock nothing can be found");
     }
     let Some(data) = arguments.device else { return fail("no device") };
+    if let Some(dump) = arguments.restore {
+        return match crate::restore::into_image(&dump, &data) {
+            Ok(dumped) => match libxfsr::cli::print(&crate::restore::summary(&data, &dumped)) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(e) => fail(&e.to_string()),
+            },
+            Err(e) => fail(&e.to_string()),
+        };
+    }
     if arguments.file && !data.is_file() {
         return fail(&format!("-f: {} is no regular file", escape(data.as_os_str().as_encoded_bytes())));
     }

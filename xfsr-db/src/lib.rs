@@ -9,6 +9,7 @@ mod field;
 mod fields;
 mod location;
 mod out;
+mod restore;
 mod session;
 
 /// The program's arguments, exit statuses and examples.
