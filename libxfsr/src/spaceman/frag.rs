@@ -1,7 +1,16 @@
 //! Fragmentation: extents that files have, and the fewest they would need.
 
+use crate::control::Control;
+use crate::error::{ForkKind, Result};
 use crate::format::btree::Extent;
+use crate::inode::fork;
+use crate::units::Ino;
+use crate::volume::Volume;
 use serde::Serialize;
+use std::ops::ControlFlow;
+
+/// Extents between two looks at whether to go on.
+const PATIENCE: u64 = 128;
 
 /// Fragmentation of all files, directories and links. Metadata files are left out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
@@ -51,6 +60,26 @@ impl FragCounter {
     /// Starts another fork.
     pub fn next_fork(&mut self) {
         self.end = None;
+    }
+    /// Takes all extents of a fork, and starts another. `inode` is the inode's bytes.
+    ///
+    /// # Errors
+    /// As [`fork::extents`]; [`Error::Stopped`](crate::Error::Stopped).
+    pub fn fork(
+        &mut self,
+        volume: &Volume,
+        (ino, inode): (Ino, &[u8]),
+        kind: ForkKind,
+        control: &Control<'_>,
+    ) -> Result<()> {
+        let mut going = Ok(());
+        fork::extents(volume, ino, inode, kind, (0, u64::MAX), &mut |e| {
+            self.add(e);
+            going = if self.actual.is_multiple_of(PATIENCE) { control.check() } else { Ok(()) };
+            if going.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        self.next_fork();
+        going
     }
 }
 

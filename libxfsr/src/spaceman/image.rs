@@ -13,16 +13,13 @@ use crate::format::btree::{
 };
 use crate::format::inode::{Dinode, verify_dinode};
 use crate::geometry::GeometryReport;
-use crate::inode::{fork, scan};
+use crate::inode::scan;
 use crate::realtime;
 use crate::space::{AgStore, AgTree};
 use crate::units::{AgBlock, AgNumber, Ino};
 use crate::volume::Volume;
 use std::ops::ControlFlow;
 use zerocopy::big_endian::U32;
-
-/// Extents between two looks at whether to go on.
-const PATIENCE: u64 = 128;
 
 /// An image or device, read directly.
 #[derive(Debug)]
@@ -243,15 +240,8 @@ impl SpaceBackend for Image {
             for kind in [ForkKind::Data, ForkKind::Attr] {
                 let before = counter.actual;
                 if kind == ForkKind::Data || core.has_attr_fork() {
-                    let mut going = Ok(());
-                    fork::extents(&self.volume, ino, bytes, kind, (0, u64::MAX), &mut |e| {
-                        counter.add(e);
-                        going = if counter.actual.is_multiple_of(PATIENCE) { control.check() } else { Ok(()) };
-                        if going.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-                    })?;
-                    going?;
+                    counter.fork(&self.volume, (ino, bytes), kind, control)?;
                 }
-                counter.next_fork();
                 frag.forks += u64::from(counter.actual > before);
             }
             Ok(())

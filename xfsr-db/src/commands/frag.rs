@@ -5,14 +5,11 @@ use crate::session::{Outcome, Session};
 use libxfsr::control::Control;
 use libxfsr::error::ForkKind;
 use libxfsr::format::inode::{Dinode, MetaType};
-use libxfsr::inode::{fork, scan};
+use libxfsr::inode::scan;
 use libxfsr::spaceman::FragCounter;
 use libxfsr::text::escape;
 use libxfsr::units::Ino;
 use std::ops::ControlFlow;
-
-/// Extents between two looks at whether to go on.
-const PATIENCE: u64 = 128;
 
 /// What to count; nothing named means everything.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -126,15 +123,8 @@ fn count(
     let mut counter = FragCounter::default();
     for (kind, wanted) in [(ForkKind::Data, data), (ForkKind::Attr, attributes)] {
         if wanted {
-            let mut going = Ok(());
-            fork::extents(&s.volume, ino, bytes, kind, (0, u64::MAX), &mut |e| {
-                counter.add(e);
-                going = if counter.actual.is_multiple_of(PATIENCE) { control.check() } else { Ok(()) };
-                if going.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            })?;
-            going?;
+            counter.fork(&s.volume, (ino, bytes), kind, control)?;
         }
-        counter.next_fork();
     }
     Ok(Some((ino, counter)))
 }
