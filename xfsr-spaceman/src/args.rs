@@ -1,7 +1,7 @@
 //! The arguments: commands by `-c` as xfs_spaceman takes them, or one command as a subcommand.
 
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
-use libxfsr::cli::{Common, Manual};
+use libxfsr::cli::{Common, Manual, parse_number};
 use libxfsr::units::AgNumber;
 use std::path::PathBuf;
 
@@ -104,8 +104,9 @@ pub(crate) enum Command {
     Frag,
 }
 
-fn agno(text: &str) -> Result<AgNumber, std::num::ParseIntError> {
-    text.parse().map(AgNumber)
+fn agno(text: &str) -> Result<AgNumber, String> {
+    let number = parse_number(text)?;
+    u32::try_from(number).map(AgNumber).map_err(|_| format!("there is no AG {number}"))
 }
 
 /// Options of freesp.
@@ -113,20 +114,23 @@ fn agno(text: &str) -> Result<AgNumber, std::num::ParseIntError> {
 #[group(skip)]
 pub(crate) struct Freesp {
     /// Only this AG; may be given several times
-    #[arg(short = 'a', value_name = "AGNO", value_parser = agno)]
+    #[arg(short = 'a', value_name = "AGNO", value_parser = agno, conflicts_with = "realtime")]
     pub(crate) ags: Vec<AgNumber>,
     /// Bins that start at the powers of two (the default)
     #[arg(short = 'b', group = "bins")]
     pub(crate) powers: bool,
     /// Bins of this many blocks each
-    #[arg(short = 'e', value_name = "BLOCKS", group = "bins")]
-    pub(crate) equal: Option<u32>,
+    #[arg(short = 'e', value_name = "BLOCKS", group = "bins", value_parser = parse_number)]
+    pub(crate) equal: Option<u64>,
     /// A bin that starts at this many blocks; may be given several times
-    #[arg(short = 'h', value_name = "BLOCKS", group = "bins")]
-    pub(crate) from: Vec<u32>,
+    #[arg(short = 'h', value_name = "BLOCKS", group = "bins", value_parser = parse_number)]
+    pub(crate) from: Vec<u64>,
     /// Bins each this many times the one before
-    #[arg(short = 'm', value_name = "FACTOR", group = "bins")]
-    pub(crate) factor: Option<u32>,
+    #[arg(short = 'm', value_name = "FACTOR", group = "bins", value_parser = parse_number)]
+    pub(crate) factor: Option<u64>,
+    /// The realtime device instead of the AGs
+    #[arg(short = 'r')]
+    pub(crate) realtime: bool,
     /// Add totals
     #[arg(short = 's')]
     pub(crate) summary: bool,

@@ -21,15 +21,21 @@ fn general(value: f64) -> String {
 /// What `freesp` prints.
 pub(crate) fn freesp(free: &FreeSpace, per_ag: bool, summary: bool) -> String {
     let mut out = String::new();
-    for e in &free.list {
-        let _ = writeln!(out, "{:>8} {:>8} {:>8}", e.ag, e.agbno, e.blocks);
-    }
+    let mut list = free.list.iter().peekable();
     if per_ag {
         let _ = writeln!(out, "{:>10} {:>10} {:>10}", "AG", "extents", "blocks");
-        for a in &free.ags {
-            let _ = writeln!(out, "{:>10} {:>10} {:>10}", a.ag, a.extents, a.blocks);
+    }
+    for a in &free.ags {
+        while let Some(e) = list.next_if(|e| e.ag == a.ag) {
+            let ag = e.ag.map_or_else(|| "-1".to_owned(), |n| n.to_string());
+            let _ = writeln!(out, "{ag:>8} {:>8} {:>8}", e.block, e.blocks);
         }
-    } else {
+        if per_ag {
+            let ag = a.ag.map_or_else(|| "rtdev".to_owned(), |n| n.to_string());
+            let _ = writeln!(out, "{ag:>10} {:>10} {:>10}", a.extents, a.blocks);
+        }
+    }
+    if !per_ag {
         let _ = writeln!(out, "{:>7} {:>7} {:>7} {:>7} {:>6}", "from", "to", "extents", "blocks", "pct");
         for b in free.bins.iter().filter(|b| b.extents > 0) {
             let percent = b.blocks as f64 * 100.0 / free.blocks as f64;
@@ -78,7 +84,7 @@ pub(crate) fn frag(f: &Frag) -> String {
     let ideal = f.ideal.map_or_else(|| "unknown".to_owned(), |i| i.to_string());
     let mut out = format!("actual {}, ideal {ideal}, fragmentation factor {:.2}%\n", f.actual, f.factor());
     if f.ideal.is_none() {
-        out.push_str("(a mounted filesystem without reverse mappings does not tell where extents are: one per fork taken as ideal)\n");
+        out.push_str("(the kernel does not tell where the attributes of links, sockets and devices are: one extent per fork taken as ideal)\n");
     }
     let _ = writeln!(out, "{} inodes, {} forks with {:.2} extents on average", f.inodes, f.forks, f.average());
     out

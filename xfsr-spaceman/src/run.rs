@@ -132,7 +132,7 @@ fn wanted(options: &Freesp) -> spaceman::Freesp {
         (None, None) if !options.from.is_empty() => Bins::From(options.from.clone()),
         _ => Bins::Powers(2),
     };
-    spaceman::Freesp { ags: options.ags.clone(), bins, each_extent: options.each }
+    spaceman::Freesp { realtime: options.realtime, ags: options.ags.clone(), bins, each_extent: options.each }
 }
 
 fn written(e: std::io::Error) -> Error {

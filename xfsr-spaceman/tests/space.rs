@@ -48,6 +48,10 @@ fn fill(root: &Path) -> Result<()> {
     let writes: Vec<String> =
         std::iter::once("falloc 0 4m".into()).chain((0..200).map(|i| format!("pwrite -q {} 4k", i * 8192))).collect();
     oracle::xfs_io(&many, &writes)?;
+    // Space behind the end of the file, holes inside it.
+    let holes = root.join("holes");
+    std::fs::write(&holes, b"")?;
+    oracle::xfs_io(&holes, &["pwrite -q 64k 4k", "fsync", "pwrite -q 1m 8k", "falloc -k 3m 1m", "falloc -k 9m 64k"])?;
     let value = "x".repeat(3000);
     for i in (0..40).step_by(2) {
         let name = c"user.big";
@@ -85,8 +89,24 @@ fn compare(options: &[&str], rmapbt: bool) -> Result<()> {
     }
     let directory = tempfile::tempdir()?;
     let image = image(directory.path(), options)?;
-    let commands =
-        ["freesp", "freesp -s", "freesp -gs", "freesp -e 100", "freesp -m 3 -a 0 -a 2", "freesp -d -a 1", "fsmap"];
+    let commands = [
+        "freesp",
+        "freesp -b",
+        "freesp -s",
+        "freesp -gs",
+        "freesp -dg",
+        "freesp -dgs -a 2",
+        "freesp -ds",
+        "freesp -e 100",
+        "freesp -e 0x40 -a 01",
+        "freesp -h 100 -h 10",
+        "freesp -h 99999999",
+        "freesp -m 3 -a 0 -a 2",
+        "freesp -d -a 1",
+        "freesp -r",
+        "freesp -rg",
+        "fsmap",
+    ];
     let from_image: Vec<String> = commands.iter().map(|c| answer(c, &image, false)).collect::<Result<_>>()?;
     let frag_image: Value = serde_json::from_str(&answer("frag", &image, true)?)?;
 
@@ -116,14 +136,13 @@ fn compare(options: &[&str], rmapbt: bool) -> Result<()> {
 
     let frag_mount: Value = serde_json::from_str(&answer("frag", mount.path(), true)?)?;
     let frag = |v: &Value, key: &str| v["result"][key].clone();
-    for key in ["inodes", "forks", "actual"] {
+    for key in ["inodes", "forks", "actual", "ideal"] {
         assert_eq!(frag(&frag_mount, key), frag(&frag_image, key), "frag: {key}");
     }
     assert!(frag(&frag_image, "actual").as_u64() > frag(&frag_image, "ideal").as_u64());
-    let ideal = if rmapbt { frag(&frag_image, "ideal") } else { Value::Null };
-    assert_eq!(frag(&frag_mount, "ideal"), ideal);
+    assert_eq!(answer("frag", mount.path(), false)?, answer("frag", &image, false)?);
 
-    for command in ["freesp -d", "info", "fsmap"] {
+    for command in ["freesp -d", "freesp -rds", "info", "frag", "fsmap"] {
         let of = |path: &Path| -> Result<Value> { Ok(serde_json::from_str(&answer(command, path, true)?)?) };
         let (mut ours, mut theirs) = (of(&image)?, of(mount.path())?);
         for v in [&mut ours, &mut theirs] {
@@ -174,15 +193,38 @@ fn a_realtime_device_is_mapped_as_the_kernel_maps_it() -> Result<()> {
     let guest = Guest::find().context("the guest kernel")?;
     let program = Path::new(env!("CARGO_BIN_EXE_xfsr-spaceman"));
     let rt = devices.rt.clone().context("a realtime device")?;
-    let job = GuestJob { disks: vec![&devices.data, &rt], programs: vec![program], ..Default::default() };
-    let commands = ["fsmap -r", "fsmap -d"];
+    let job = GuestJob {
+        disks: vec![&devices.data, &rt],
+        programs: vec![program, Path::new("/usr/sbin/xfs_spaceman")],
+        ..Default::default()
+    };
+    let commands =
+        ["fsmap -r", "fsmap -d", "freesp -rds", "freesp -rg", "freesp -r -h 10 -h 50000", "freesp -r -e 100", "frag"];
     let asked = commands.map(|c| format!("xfsr-spaceman -c '{c}' /mnt && echo ==")).join(" && ");
+    let stock = commands.map(|c| format!("{{ xfs_spaceman -c '{c}' /mnt || echo; }} && echo ==")).join(" && ");
     let mount = "mount -t xfs -o ro,norecovery,rtdev=/dev/vdb /dev/vda /mnt";
-    let verdict = guest.run(&job, &format!("{mount} && {asked}"))?;
+    let verdict = guest.run(&job, &format!("{mount} && {asked} && {stock}"))?;
     ensure!(verdict.clean(), "the guest: {}", verdict.output);
-    for (command, theirs) in commands.iter().zip(verdict.output.split("==\n")) {
-        assert_eq!(answer(command, &devices.data, false)?, theirs, "{command}: image and mount");
+    let answers: Vec<&str> = verdict.output.split("==\n").collect();
+    for (n, command) in commands.iter().enumerate() {
+        let ours = answer(command, &devices.data, false)?;
+        assert_eq!(Some(&ours.as_str()), answers.get(n), "{command}: image and mount");
+        // xfs_spaceman has neither of these. Its last bin ends where an AG does: what is larger it lists and sums up, but does not count.
+        if !command.starts_with("freesp") {
+            continue;
+        }
+        let theirs = answers.get(commands.len() + n).context("an answer of xfs_spaceman")?;
+        let rows = |text: &str| -> Vec<String> {
+            text.lines().filter(|l| l.split_whitespace().count() != 5).map(str::to_owned).collect()
+        };
+        assert_eq!(rows(&ours), rows(theirs), "{command}: the stock tool and ours");
+        let mut bins = theirs.lines().filter(|l| l.split_whitespace().count() == 5);
+        assert!(bins.all(|l| ours.contains(&l[..30])), "{command}: {theirs}{ours}");
     }
+    let free: Value = serde_json::from_str(&answer("freesp -r", &devices.data, true)?)?;
+    let sum = |key: &str| free["result"]["bins"].as_array().map(|b| b.iter().filter_map(|b| b[key].as_u64()).sum());
+    assert_eq!(sum("blocks"), free["result"]["blocks"].as_u64());
+    assert_eq!(sum("extents"), free["result"]["extents"].as_u64());
     let realtime = answer("fsmap -r", &devices.data, false)?;
     assert!(
         realtime.contains("free space") && realtime.contains("unknown") && realtime.lines().count() > 20,
@@ -196,9 +238,14 @@ fn wrong_usage_exits_with_2() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("x");
     let path = path.to_str().context("a temporary directory has a plain name")?;
-    for args in
-        [&["-c", "nonsense", path][..], &["-c", "freesp -b -e 4", path], &["-c", "info", "freesp", path], &[path]]
-    {
+    for args in [
+        &["-c", "nonsense", path][..],
+        &["-c", "freesp -b -e 4", path],
+        &["-c", "info", "freesp", path],
+        &[path],
+        &["-c", "freesp -r -a 0", path],
+        &["-c", "freesp -e x", path],
+    ] {
         assert_eq!(spaceman(args)?.status.code(), Some(2), "{args:?}");
     }
     Ok(())

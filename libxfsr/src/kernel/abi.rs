@@ -219,6 +219,54 @@ const _: () = assert!(offset_of!(FsmapBuffer, records) == 192);
 const _: () = assert!(offset_of!(BulkstatBuffer, records) == 64);
 const _: () = assert!(offset_of!(InumbersBuffer, records) == 64);
 
+/// `struct getbmapx`: the request, or one extent of a fork. Offsets, addresses and lengths count 512 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+#[allow(missing_docs, reason = "fields carry the names of xfs_fs.h")]
+pub struct BmapX {
+    pub offset: i64,
+    pub block: i64,
+    pub length: i64,
+    /// Of the request: elements of the array, the request among them.
+    pub count: i32,
+    pub entries: i32,
+    pub iflags: i32,
+    pub oflags: i32,
+    pub unused: [i32; 2],
+}
+const _: () = assert!(size_of::<BmapX>() == 48);
+
+/// Bits of [`BmapX::iflags`] and [`BmapX::oflags`].
+#[allow(missing_docs, reason = "named as in xfs_fs.h")]
+pub mod bmap_flag {
+    pub const IF_ATTRFORK: i32 = 0x1;
+    pub const IF_PREALLOC: i32 = 0x4;
+    pub const IF_DELALLOC: i32 = 0x8;
+    pub const IF_NO_HOLES: i32 = 0x10;
+    pub const OF_PREALLOC: i32 = 0x1;
+    pub const OF_DELALLOC: i32 = 0x2;
+    pub const OF_LAST: i32 = 0x4;
+}
+
+/// Extents fetched by one call.
+pub const BMAP_BATCH: usize = 256;
+/// Buffer of GETBMAPX.
+pub type BmapBuffer = WithRecords<BmapX, BmapX, BMAP_BATCH>;
+const _: () = assert!(offset_of!(BmapBuffer, records) == 48);
+
+/// `struct xfs_handle`: a file by its number, good for as long as the filesystem exists.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+#[allow(missing_docs, reason = "fields carry the names of xfs_fs.h")]
+pub struct Handle {
+    pub fsid: u64,
+    pub fid_len: u16,
+    pub fid_pad: u16,
+    pub fid_gen: u32,
+    pub fid_ino: u64,
+}
+const _: () = assert!(size_of::<Handle>() == 24);
+
 /// `FSLABEL_MAX`: bytes that GETFSLABEL writes.
 pub const LABEL_MAX: usize = 256;
 /// Argument of XFS_IOC_EXCHANGE_RANGE, which is called on the second file.

@@ -4,16 +4,18 @@ pub mod abi;
 mod sys;
 
 use crate::control::Control;
+use crate::error::ForkKind;
 use crate::error::{Error, Result};
+use crate::format::btree::Extent;
 use crate::units::{AgNumber, Ino};
 use abi::{
-    AgGeometry, BulkRequest, Bulkstat, BulkstatBuffer, FsGeometry, Fsmap, FsmapBuffer, Inumbers, InumbersBuffer,
-    WithRecords,
+    AgGeometry, BmapBuffer, BulkRequest, Bulkstat, BulkstatBuffer, FsGeometry, Fsmap, FsmapBuffer, Handle, Inumbers,
+    InumbersBuffer, WithRecords,
 };
 use rustix::io::Errno;
 use std::fs::File;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use zerocopy::FromZeros;
 
@@ -218,6 +220,57 @@ impl Mounted {
         })
     }
 
+    /// Opens regular files and directories by their numbers.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the kernel gives no handles.
+    pub fn opener(&self) -> Result<Opener<'_>> {
+        let refusal = |e| refused("XFS_IOC_FD_TO_HANDLE", "since Linux 2.6", &self.path, e);
+        Ok(Opener { mounted: self, handle: sys::handle(self.fd()).map_err(refusal)? })
+    }
+
+    /// Calls `each` with the extents of an open file's fork, in order, until it breaks; in units of 512 bytes, holes and what is not
+    /// allocated yet left out.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`]; [`Error::Stopped`].
+    pub fn extents(
+        &self,
+        file: &OwnedFd,
+        kind: ForkKind,
+        control: &Control<'_>,
+        each: &mut dyn FnMut(&Extent) -> ControlFlow<()>,
+    ) -> Result<()> {
+        // What lies behind the end of the file is asked for too: its end must be named, or it would be the file's size.
+        const END: i64 = 1 << 54;
+        use abi::bmap_flag as flag;
+        let mut buffer = Box::new(BmapBuffer::new_zeroed());
+        let fork = if kind == ForkKind::Attr { flag::IF_ATTRFORK } else { 0 };
+        buffer.head.iflags = flag::IF_PREALLOC | flag::IF_DELALLOC | flag::IF_NO_HOLES | fork;
+        let mut next = 0i64;
+        while next < END {
+            control.check()?;
+            (buffer.head.offset, buffer.head.length) = (next, END - next);
+            sys::bmap(file.as_fd(), &mut buffer)
+                .map_err(|e| refused("XFS_IOC_GETBMAPX", "since Linux 2.6", &self.path, e))?;
+            let entries = usize::try_from(buffer.head.entries).unwrap_or(0);
+            let filled = buffer.records.get(..entries).unwrap_or(&buffer.records);
+            let Some(last) = filled.last().copied() else { return Ok(()) };
+            for r in filled.iter().filter(|r| r.oflags & flag::OF_DELALLOC == 0) {
+                let [offset, start, count] = [r.offset, r.block, r.length].map(|n| u64::try_from(n).unwrap_or(0));
+                if each(&Extent { offset, start, count, unwritten: r.oflags & flag::OF_PREALLOC != 0 }).is_break() {
+                    return Ok(());
+                }
+            }
+            let after = last.offset.saturating_add(last.length);
+            if last.oflags & flag::OF_LAST != 0 || after <= next {
+                return Ok(());
+            }
+            next = after;
+        }
+        Ok(())
+    }
+
     /// Calls `each` with every chunk of inodes, ascending, until it breaks.
     ///
     /// # Errors
@@ -233,6 +286,28 @@ impl Mounted {
             sys::inumbers(self.fd(), buffer)
                 .map_err(|e| refused("XFS_IOC_INUMBERS version 5", "since Linux 5.3", &self.path, e))
         })
+    }
+}
+
+/// Opens files of a mounted filesystem by their numbers.
+#[derive(Debug)]
+pub struct Opener<'m> {
+    mounted: &'m Mounted,
+    handle: Handle,
+}
+
+impl Opener<'_> {
+    /// Opens a regular file or directory for reading; none where it is gone meanwhile. Other kinds of file cannot be opened so.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] without the right to; [`Error::Open`].
+    pub fn open(&self, ino: Ino, generation: u32) -> Result<Option<OwnedFd>> {
+        let handle = Handle { fid_ino: ino.0, fid_gen: generation, ..self.handle };
+        match sys::open_by_handle(self.mounted.fd(), &handle) {
+            Ok(file) => Ok(Some(file)),
+            Err(Errno::NOENT | Errno::STALE | Errno::INVAL) => Ok(None),
+            Err(e) => Err(refused("XFS_IOC_OPEN_BY_HANDLE", "since Linux 2.6", &self.mounted.path, e)),
+        }
     }
 }
 

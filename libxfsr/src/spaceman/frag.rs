@@ -21,8 +21,8 @@ pub struct Frag {
     pub forks: u64,
     /// Extents in all forks.
     pub actual: u64,
-    /// Fewest extents: one for each part of a fork between holes. None where that cannot be told: a mounted filesystem
-    /// without reverse mappings says how many extents a file has, not where.
+    /// Fewest extents: one for each part of a fork between holes. None where that cannot be told: on a mounted filesystem without
+    /// reverse mappings that has a link, socket or device with several extents of attributes.
     pub ideal: Option<u64>,
 }
 

@@ -1,8 +1,15 @@
 //! Who owns what, in the kernel's terms: `linux/fsmap.h`, `xfs/xfs_fs.h`.
 
-use crate::format::btree::owner;
+use crate::btree::kinds::Refcount;
+use crate::btree::{Store, query};
+use crate::error::Result;
+use crate::format::btree::{
+    REFCOUNT_COW, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_OFFSET_MASK, RMAP_UNWRITTEN, RefcountKey, RmapRec, owner,
+};
 use crate::units::{Device, Ino};
 use serde::Serialize;
+use std::ops::ControlFlow;
+use zerocopy::big_endian::U32;
 
 /// Who owns an extent.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
@@ -116,6 +123,25 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// From a reverse mapping at that byte of the device; whether it is shared is left open.
+    pub(super) fn of_record(device: Device, physical: u64, r: &RmapRec, block_log: u8) -> Self {
+        let owner = Owner::from_rmap(r.owner.get());
+        let mut m = Self::special(device, physical, u64::from(r.blockcount.get()) << block_log, owner);
+        if matches!(owner, Owner::Inode(_)) {
+            let offset = r.offset.get();
+            m.attr_fork = offset & RMAP_ATTR_FORK != 0;
+            m.extent_map = offset & RMAP_BMBT_BLOCK != 0;
+            m.unwritten = offset & RMAP_UNWRITTEN != 0;
+            // What the kernel answers: a block of the extent map has no place in the file.
+            m.offset =
+                if m.extent_map { 0 } else { (offset & RMAP_OFFSET_MASK).checked_shl(block_log.into()).unwrap_or(0) };
+        }
+        m
+    }
+    /// Whether such an extent can be shared: written data of a file.
+    pub(super) fn may_be_shared(&self) -> bool {
+        matches!(self.owner, Owner::Inode(_)) && !self.attr_fork && !self.extent_map && !self.unwritten
+    }
     /// An extent of an owner that is no file.
     pub(super) fn special(device: Device, physical: u64, length: u64, owner: Owner) -> Self {
         Self {
@@ -130,4 +156,17 @@ impl Mapping {
             shared: false,
         }
     }
+}
+
+/// Whether the reference counts have a shared extent among the blocks of a reverse mapping.
+pub(super) fn is_shared<S: Store>(counts: &S, r: &RmapRec) -> Result<bool> {
+    let key = |b: u32| RefcountKey { startblock: U32::new(b) };
+    let start = r.startblock.get();
+    let last = start.saturating_add(r.blockcount.get().saturating_sub(1));
+    let mut shared = false;
+    query::<Refcount, _>(counts, &key(start), &key(last), &mut |r| {
+        shared = r.startblock.get() & REFCOUNT_COW == 0 && r.refcount.get() > 1;
+        if shared { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok(shared)
 }

@@ -3,28 +3,28 @@
 use super::SpaceBackend;
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::units::{AgBlock, AgNumber};
+use crate::units::AgNumber;
 use serde::Serialize;
 use std::ops::ControlFlow;
 
-/// How the sizes are cut into bins. Each bin ends where the next one starts, the last at the size of an AG.
+/// How the sizes are cut into bins. Each bin ends where the next one starts, the last at the size of an AG or of the realtime device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Bins {
     /// Bins that start at the powers of two, or of another factor from 2.
-    Powers(u32),
+    Powers(u64),
     /// Bins of equal width, from 1.
-    Equal(u32),
+    Equal(u64),
     /// Bins that start at these sizes.
-    From(Vec<u32>),
+    From(Vec<u64>),
 }
 
 /// One bin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct Bin {
     /// Smallest extent in it, in blocks.
-    pub from: u32,
+    pub from: u64,
     /// Largest extent in it.
-    pub to: u32,
+    pub to: u64,
     /// Extents in it.
     pub extents: u64,
     /// Their blocks.
@@ -32,15 +32,15 @@ pub struct Bin {
 }
 
 /// Bins beyond which a histogram is refused: nobody reads it, and memory must stay bounded.
-const MAX_BINS: u32 = 1 << 20;
+const MAX_BINS: u64 = 1 << 20;
 
 impl Bins {
     /// The empty bins for extents of up to `largest` blocks.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a width or factor that makes no bins, or too many.
-    pub fn empty(&self, largest: u32) -> Result<Vec<Bin>> {
-        let mut starts = vec![1u32];
+    pub fn empty(&self, largest: u64) -> Result<Vec<Bin>> {
+        let mut starts = vec![1u64];
         match self {
             Self::Powers(f) if *f < 2 => {
                 return Err(Error::invalid(format!("the factor is {f}; at least 2 is needed")));
@@ -63,15 +63,16 @@ impl Bins {
                 starts.retain(|s| *s <= largest);
             }
             Self::From(lows) => {
-                if let Some(bad) = lows.iter().find(|l| **l == 0 || **l > largest) {
-                    return Err(Error::invalid(format!("a bin starts at {bad}; 1 to {largest} is allowed")));
+                if lows.contains(&0) {
+                    return Err(Error::invalid("a bin starts at 0; at least 1 is needed"));
                 }
                 starts.extend(lows);
                 starts.sort_unstable();
                 starts.dedup();
             }
         }
-        let ends = starts.iter().skip(1).map(|s| s - 1).chain([largest.max(1)]);
+        let last = starts.last().map_or(largest, |s| largest.max(*s));
+        let ends = starts.iter().skip(1).map(|s| s - 1).chain([last]);
         Ok(starts.iter().zip(ends).map(|(from, to)| Bin { from: *from, to, extents: 0, blocks: 0 }).collect())
     }
 }
@@ -79,6 +80,8 @@ impl Bins {
 /// What to collect.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Freesp {
+    /// The realtime device instead of the AGs.
+    pub realtime: bool,
     /// These AGs only; all if empty.
     pub ags: Vec<AgNumber>,
     /// The bins.
@@ -90,19 +93,19 @@ pub struct Freesp {
 /// A free extent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct FreeExtent {
-    /// AG.
-    pub ag: AgNumber,
-    /// First block.
-    pub agbno: AgBlock,
+    /// AG; none on the realtime device.
+    pub ag: Option<AgNumber>,
+    /// First block, counted from the start of the AG or of the device.
+    pub block: u64,
     /// Blocks.
-    pub blocks: u32,
+    pub blocks: u64,
 }
 
-/// Free space of one AG.
+/// Free space of one AG, or of the realtime device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct AgFree {
-    /// AG.
-    pub ag: AgNumber,
+    /// AG; none for the realtime device.
+    pub ag: Option<AgNumber>,
     /// Free extents.
     pub extents: u64,
     /// Free blocks.
@@ -131,14 +134,22 @@ impl FreeSpace {
         Self { bins, ags: Vec::new(), extents: 0, blocks: 0, list: Vec::new() }
     }
     /// Counts an extent of so many blocks.
-    pub fn add(&mut self, blocks: u32) {
+    pub fn add(&mut self, blocks: u64) {
         let after = self.bins.partition_point(|b| b.from <= blocks);
         if let Some(bin) = after.checked_sub(1).and_then(|i| self.bins.get_mut(i)) {
             bin.extents += 1;
-            bin.blocks += u64::from(blocks);
+            bin.blocks = bin.blocks.saturating_add(blocks);
         }
         self.extents += 1;
-        self.blocks += u64::from(blocks);
+        self.blocks = self.blocks.saturating_add(blocks);
+    }
+    /// Counts an extent, and keeps it where that is asked for.
+    fn take(&mut self, e: FreeExtent, what: &Freesp) -> ControlFlow<()> {
+        self.add(e.blocks);
+        if what.each_extent {
+            self.list.push(e);
+        }
+        ControlFlow::Continue(())
     }
     /// Blocks of the average extent; 0 where there is none.
     pub fn average(&self) -> f64 {
@@ -152,8 +163,14 @@ impl FreeSpace {
 /// [`Error::Invalid`] for AGs or bins that do not exist; else the backend's.
 pub fn collect(backend: &dyn SpaceBackend, what: &Freesp, control: &Control<'_>) -> Result<FreeSpace> {
     let shape = backend.shape();
-    let largest = shape.ag_blocks;
+    let largest = if what.realtime { shape.rt_blocks } else { shape.ag_blocks.into() };
     let mut free = FreeSpace::new(what.bins.empty(largest)?);
+    if what.realtime {
+        control.tell("free space", 0, None);
+        backend.free_realtime(control, &mut |block, blocks| free.take(FreeExtent { ag: None, block, blocks }, what))?;
+        free.ags.push(AgFree { ag: None, extents: free.extents, blocks: free.blocks });
+        return Ok(free);
+    }
     if let Some(bad) = what.ags.iter().find(|a| a.0 >= shape.ag_count) {
         return Err(Error::invalid(format!("AG {bad} does not exist; 0 to {} do", shape.ag_count.saturating_sub(1))));
     }
@@ -166,13 +183,9 @@ pub fn collect(backend: &dyn SpaceBackend, what: &Freesp, control: &Control<'_>)
         control.tell("free space", done as u64, Some(total));
         let (extents, blocks) = (free.extents, free.blocks);
         backend.free_space(ag, control, &mut |ag, agbno, blocks| {
-            free.add(blocks);
-            if what.each_extent {
-                free.list.push(FreeExtent { ag, agbno, blocks });
-            }
-            ControlFlow::Continue(())
+            free.take(FreeExtent { ag: Some(ag), block: agbno.0.into(), blocks: blocks.into() }, what)
         })?;
-        free.ags.push(AgFree { ag, extents: free.extents - extents, blocks: free.blocks - blocks });
+        free.ags.push(AgFree { ag: Some(ag), extents: free.extents - extents, blocks: free.blocks - blocks });
     }
     Ok(free)
 }
@@ -181,7 +194,7 @@ pub fn collect(backend: &dyn SpaceBackend, what: &Freesp, control: &Control<'_>)
 mod tests {
     use super::Bins;
 
-    fn edges(bins: &Bins, largest: u32) -> Vec<(u32, u32)> {
+    fn edges(bins: &Bins, largest: u64) -> Vec<(u64, u64)> {
         bins.empty(largest).unwrap().iter().map(|b| (b.from, b.to)).collect()
     }
 
@@ -191,14 +204,15 @@ mod tests {
         assert_eq!(edges(&Bins::Powers(3), 30), [(1, 2), (3, 8), (9, 26), (27, 30)]);
         assert_eq!(edges(&Bins::Equal(10), 25), [(1, 10), (11, 20), (21, 25)]);
         assert_eq!(edges(&Bins::From(vec![20, 5]), 25), [(1, 4), (5, 19), (20, 25)]);
+        assert_eq!(edges(&Bins::From(vec![30]), 25), [(1, 29), (30, 30)]);
     }
 
     #[test]
     fn impossible_bins_are_refused() {
         assert!(Bins::Powers(1).empty(100).is_err());
         assert!(Bins::Equal(0).empty(100).is_err());
-        assert!(Bins::Equal(1).empty(u32::MAX).is_err());
-        assert!(Bins::From(vec![101]).empty(100).is_err());
-        assert!(Bins::Powers(2).empty(u32::MAX).is_ok());
+        assert!(Bins::Equal(1).empty(u64::MAX).is_err());
+        assert!(Bins::From(vec![3, 0]).empty(100).is_err());
+        assert!(Bins::Powers(2).empty(u64::MAX).is_ok());
     }
 }

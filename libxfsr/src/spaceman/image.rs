@@ -1,25 +1,21 @@
 //! The answers from the bytes of an unmounted filesystem.
 
-use super::fsmap::{Mapping, Owner};
-use super::{Device, EachFree, EachMapping, Frag, FragCounter, Shape, SpaceBackend};
-use crate::btree::kinds::{Bno, Refcount, Rmap};
-use crate::btree::{query, walk};
+use super::fsmap::{Mapping, Owner, is_shared};
+use super::{Device, EachFree, EachFreeRealtime, EachMapping, Frag, FragCounter, Shape, SpaceBackend, rtgroups};
+use crate::btree::kinds::{Bno, Rmap};
+use crate::btree::walk;
 use crate::cache::OnDamage;
 use crate::control::Control;
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
 use crate::format::Context;
-use crate::format::btree::{
-    REFCOUNT_COW, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_OFFSET_MASK, RMAP_UNWRITTEN, RefcountKey, RmapRec,
-};
+use crate::format::btree::RmapRec;
 use crate::format::inode::{Dinode, verify_dinode};
 use crate::geometry::GeometryReport;
 use crate::inode::scan;
-use crate::realtime;
 use crate::space::{AgStore, AgTree};
 use crate::units::{AgBlock, AgNumber, Ino};
 use crate::volume::Volume;
 use std::ops::ControlFlow;
-use zerocopy::big_endian::U32;
 
 /// An image or device, read directly.
 #[derive(Debug)]
@@ -85,34 +81,11 @@ impl Image {
         Err(c.in_ag(ag, Some(AgBlock(start))).found(format_args!("{count} blocks")).expected(range).into())
     }
 
-    /// Whether the refcountbt has a shared extent in that range.
-    fn is_shared(&self, refcount: &AgStore<'_>, start: u32, count: u32) -> Result<bool> {
-        let key = |b: u32| RefcountKey { startblock: U32::new(b) };
-        let mut shared = false;
-        let last = start.saturating_add(count.saturating_sub(1));
-        query::<Refcount, _>(refcount, &key(start), &key(last), &mut |r| {
-            shared = r.startblock.get() & REFCOUNT_COW == 0 && r.refcount.get() > 1;
-            if shared { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        Ok(shared)
-    }
-
     fn mapping(&self, ag: AgNumber, r: &RmapRec, refcount: Option<&AgStore<'_>>) -> Result<Mapping> {
-        let log = self.volume.geometry.block_log;
-        let (start, count) = (r.startblock.get(), r.blockcount.get());
-        let length = u64::from(count) << log;
-        let owner = Owner::from_rmap(r.owner.get());
-        let mut m = Mapping::special(Device::Data, self.physical(ag, AgBlock(start)), length, owner);
-        if matches!(owner, Owner::Inode(_)) {
-            let offset = r.offset.get();
-            m.attr_fork = offset & RMAP_ATTR_FORK != 0;
-            m.extent_map = offset & RMAP_BMBT_BLOCK != 0;
-            m.unwritten = offset & RMAP_UNWRITTEN != 0;
-            // What the kernel answers: a block of the extent map has no place in the file.
-            m.offset = if m.extent_map { 0 } else { (offset & RMAP_OFFSET_MASK).checked_shl(log.into()).unwrap_or(0) };
-            if let Some(refcount) = refcount.filter(|_| !m.attr_fork && !m.extent_map && !m.unwritten) {
-                m.shared = self.is_shared(refcount, start, count)?;
-            }
+        let physical = self.physical(ag, AgBlock(r.startblock.get()));
+        let mut m = Mapping::of_record(Device::Data, physical, r, self.volume.geometry.block_log);
+        if let Some(refcount) = refcount {
+            m.shared = m.may_be_shared() && is_shared(refcount, r)?;
         }
         Ok(m)
     }
@@ -149,27 +122,24 @@ impl Image {
         Ok(gaps.emit(&Mapping::special(Device::Data, end, 0, Owner::Free)))
     }
 
-    /// Mappings of the realtime device: what the bitmap calls free; who has the rest is not known without reverse mappings.
+    /// Mappings of the realtime device: what reverse mappings tell; without them what the bitmap calls free, and who has the rest
+    /// is not known.
     fn realtime_map(&self, control: &Control<'_>, each: EachMapping<'_>) -> Result<()> {
         let g = &self.volume.geometry;
-        if g.rt_groups > 0 {
-            return Err(Error::unsupported(
-                "the mappings of realtime groups are not read from an image; mount it and ask the kernel, or ask for the \
-                 data device alone",
-            ));
+        let mapped = g.rt_groups > 0 && g.features.rmapbt();
+        let gap = if mapped { Owner::Free } else { Owner::Unknown };
+        let mut gaps = Gaps { device: Device::Realtime, next: 0, gap, broken: false, each };
+        let bytes = |blocks: u64| blocks.saturating_mul(g.block_size.into());
+        if mapped {
+            rtgroups::mappings(&self.volume, control, &mut |m| gaps.emit(m))?;
+        } else {
+            rtgroups::free(&self.volume, control, &mut |start, count| {
+                gaps.emit(&Mapping::special(Device::Realtime, bytes(start), bytes(count), Owner::Free))
+            })?;
         }
-        control.check()?;
-        let unit = u64::from(g.rt_extent_size) << g.block_log;
-        let special = |start: u64, count: u64| {
-            Mapping::special(Device::Realtime, start.saturating_mul(unit), count.saturating_mul(unit), Owner::Free)
-        };
-        let mut gaps = Gaps { device: Device::Realtime, next: 0, gap: Owner::Unknown, broken: false, each };
-        let bitmap = Ino(self.volume.superblock.rbmino.get());
-        realtime::free_runs(&self.volume, bitmap, g.rt_extents, &mut |start, count| {
-            gaps.emit(&special(start.0, count))
-        })?;
         if !gaps.broken {
-            let _ = gaps.emit(&special(g.rt_extents, 0));
+            let end = g.rt_extents.saturating_mul(g.rt_extent_size.into());
+            let _ = gaps.emit(&Mapping::special(Device::Realtime, bytes(end), 0, Owner::Free));
         }
         Ok(())
     }
@@ -188,6 +158,7 @@ impl SpaceBackend for Image {
             ag_count: g.ag_count,
             ag_blocks: g.agblocks,
             blocks: g.blocks,
+            rt_blocks: g.rt_blocks,
             rmapbt: g.features.rmapbt(),
         }
     }
@@ -206,6 +177,10 @@ impl SpaceBackend for Image {
             self.require_inside("bnobt", ag, start, count)?;
             Ok(each(ag, AgBlock(start), count))
         })
+    }
+
+    fn free_realtime(&self, control: &Control<'_>, each: EachFreeRealtime<'_>) -> Result<()> {
+        rtgroups::free(&self.volume, control, each)
     }
 
     fn fsmap(&self, only: Option<Device>, control: &Control<'_>, each: EachMapping<'_>) -> Result<()> {

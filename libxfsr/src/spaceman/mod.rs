@@ -9,6 +9,7 @@ mod histogram;
 mod image;
 mod info;
 mod mounted;
+mod rtgroups;
 
 pub use crate::units::Device;
 pub use frag::{Frag, FragCounter};
@@ -39,12 +40,16 @@ pub struct Shape {
     pub ag_blocks: u32,
     /// Blocks of the data device.
     pub blocks: u64,
+    /// Blocks of the realtime device.
+    pub rt_blocks: u64,
     /// Whether reverse mappings tell owners.
     pub rmapbt: bool,
 }
 
 /// Callback for free extents: AG, first block, blocks.
 pub type EachFree<'a> = &'a mut dyn FnMut(AgNumber, AgBlock, u32) -> ControlFlow<()>;
+/// Callback for free extents of the realtime device: first block, counted from its start, and blocks.
+pub type EachFreeRealtime<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
 /// Callback for mappings.
 pub type EachMapping<'a> = &'a mut dyn FnMut(&Mapping) -> ControlFlow<()>;
 
@@ -62,11 +67,16 @@ pub trait SpaceBackend {
     /// # Errors
     /// [`Error::Invalid`] for an AG that does not exist; damage; a kernel that lacks the call; [`Error::Stopped`].
     fn free_space(&self, ag: AgNumber, control: &Control<'_>, each: EachFree<'_>) -> Result<()>;
+    /// Free extents of the realtime device, ascending; none where there is no such device.
+    ///
+    /// # Errors
+    /// As [`SpaceBackend::free_space`]; [`Error::Unsupported`] for zoned devices of an image.
+    fn free_realtime(&self, control: &Control<'_>, each: EachFreeRealtime<'_>) -> Result<()>;
     /// Who owns each extent of a device (of all devices, if none is named), ascending. Without reverse mappings what is not free
     /// has an unknown owner.
     ///
     /// # Errors
-    /// As [`SpaceBackend::free_space`]; [`Error::Unsupported`] for the realtime groups of an image, after the other devices.
+    /// As [`SpaceBackend::free_space`]; [`Error::Unsupported`] for zoned devices of an image, after the other devices.
     fn fsmap(&self, only: Option<Device>, control: &Control<'_>, each: EachMapping<'_>) -> Result<()>;
     /// Extents that files have and those they would need.
     ///

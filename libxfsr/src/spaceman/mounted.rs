@@ -1,13 +1,13 @@
 //! The answers from the kernel, for a mounted filesystem.
 
 use super::fsmap::{Mapping, Owner};
-use super::{Device, EachFree, EachMapping, Frag, FragCounter, Shape, SpaceBackend, info};
+use super::{Device, EachFree, EachFreeRealtime, EachMapping, Frag, FragCounter, Shape, SpaceBackend, info};
 use crate::control::Control;
-use crate::error::{Error, Result};
+use crate::error::{Error, ForkKind, Result};
 use crate::format::btree::Extent;
 use crate::geometry::GeometryReport;
-use crate::kernel::abi::{Fsmap, fsmap_flag, geometry_flag};
-use crate::kernel::{FsmapRange, Mounted, data_extents};
+use crate::kernel::abi::{Bulkstat, Fsmap, fsmap_flag, geometry_flag};
+use crate::kernel::{FsmapRange, Mounted, Opener, data_extents};
 use crate::units::{AgBlock, AgNumber, Ino};
 use std::ops::ControlFlow;
 
@@ -36,6 +36,7 @@ impl SpaceBackend for Mounted {
             ag_count: g.agcount,
             ag_blocks: g.agblocks,
             blocks: g.datablocks,
+            rt_blocks: g.rtblocks,
             rmapbt: self.has(geometry_flag::RMAPBT),
         }
     }
@@ -67,6 +68,14 @@ impl SpaceBackend for Mounted {
             }
             // Both lie in one AG, whose blocks are counted in 32 bits.
             each(ag, AgBlock((low - first) as u32), (high - low) as u32)
+        })
+    }
+
+    fn free_realtime(&self, control: &Control<'_>, each: EachFreeRealtime<'_>) -> Result<()> {
+        let block = u64::from(self.geometry().blocksize);
+        SpaceBackend::fsmap(self, Some(Device::Realtime), control, &mut |m| match m.owner {
+            Owner::Free => each(m.physical / block, m.length / block),
+            _ => ControlFlow::Continue(()),
         })
     }
 
@@ -106,44 +115,96 @@ impl SpaceBackend for Mounted {
     }
 
     fn frag(&self, control: &Control<'_>) -> Result<Frag> {
+        let opener = self.opener()?;
         let mut frag = Frag::default();
-        let mut fragmented = Vec::new();
+        let mut ideal = Ideal { mounted: self, opener, counter: FragCounter::default(), closed: Vec::new() };
+        let mut failed = Ok(());
         self.bulkstat(Ino(0), control, &mut |s| {
             let (data, attr) = (data_extents(s), u64::from(s.aextents));
             frag.inodes += 1;
             frag.forks += u64::from(data > 0) + u64::from(attr > 0);
             frag.actual = frag.actual.saturating_add(data).saturating_add(attr);
-            if data + attr > 0 {
-                fragmented.push(s.ino);
-            }
+            failed = ideal.take(s, control);
             if frag.inodes.is_multiple_of(4096) {
                 control.tell("inodes", frag.inodes, None);
             }
-            ControlFlow::Continue(())
+            if failed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
-        if !self.has(geometry_flag::RMAPBT) || self.geometry().rtblocks > 0 {
-            return Ok(frag);
+        failed?;
+        frag.ideal = ideal.total(control)?;
+        Ok(frag)
+    }
+}
+
+/// Counts the fewest extents that files need. Those of one extent need it; of the others the kernel is asked where they are.
+struct Ideal<'m> {
+    mounted: &'m Mounted,
+    opener: Opener<'m>,
+    counter: FragCounter,
+    /// Inodes with more than one extent of attributes that cannot be opened: links, sockets, devices.
+    closed: Vec<u64>,
+}
+
+impl Ideal<'_> {
+    fn take(&mut self, s: &Bulkstat, control: &Control<'_>) -> Result<()> {
+        const TYPE: u16 = 0o170_000;
+        let openable = matches!(s.mode & TYPE, 0o100_000 | 0o040_000);
+        let mut file = None;
+        for (kind, extents) in [(ForkKind::Data, data_extents(s)), (ForkKind::Attr, s.aextents.into())] {
+            if extents <= 1 || !openable && kind == ForkKind::Data {
+                // What is not a file or directory has no holes.
+                self.counter.ideal += extents.min(1);
+                continue;
+            }
+            if !openable {
+                self.closed.push(s.ino);
+                continue;
+            }
+            if file.is_none() {
+                file = self.opener.open(Ino(s.ino), s.generation)?;
+            }
+            let Some(file) = &file else {
+                self.counter.ideal += 1;
+                continue;
+            };
+            let counter = &mut self.counter;
+            self.mounted.extents(file, kind, control, &mut |e| {
+                counter.add(e);
+                ControlFlow::Continue(())
+            })?;
+            counter.next_fork();
         }
+        Ok(())
+    }
+
+    /// The sum; none where it cannot be told: reverse mappings alone know of the files that cannot be opened.
+    fn total(mut self, control: &Control<'_>) -> Result<Option<u64>> {
+        if self.closed.is_empty() {
+            return Ok(Some(self.counter.ideal));
+        }
+        if !self.mounted.has(geometry_flag::RMAPBT) {
+            return Ok(None);
+        }
+        self.closed.sort_unstable();
         let mut extents = Vec::new();
-        SpaceBackend::fsmap(self, Some(Device::Data), control, &mut |m| {
+        SpaceBackend::fsmap(self.mounted, Some(Device::Data), control, &mut |m| {
             if let Owner::Inode(ino) = m.owner
+                && m.attr_fork
                 && !m.extent_map
-                && fragmented.binary_search(&ino.0).is_ok()
+                && self.closed.binary_search(&ino.0).is_ok()
             {
-                extents.push((ino, m.attr_fork, m.offset, m.length));
+                extents.push((ino, m.offset, m.length));
             }
             ControlFlow::Continue(())
         })?;
         extents.sort_unstable();
-        let mut counter = FragCounter::default();
-        let mut fork = None;
-        for (ino, attr, offset, count) in extents {
-            if fork.replace((ino, attr)) != Some((ino, attr)) {
-                counter.next_fork();
+        let mut last = None;
+        for (ino, offset, count) in extents {
+            if last.replace(ino) != Some(ino) {
+                self.counter.next_fork();
             }
-            counter.add(&Extent { offset, start: 0, count, unwritten: false });
+            self.counter.add(&Extent { offset, start: 0, count, unwritten: false });
         }
-        frag.ideal = Some(counter.ideal);
-        Ok(frag)
+        Ok(Some(self.counter.ideal))
     }
 }

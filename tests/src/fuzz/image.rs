@@ -175,7 +175,7 @@ fn space(volume: Volume) {
     let none = Control::none();
     let _ = image.info().map(|i| i.render());
     let _ = image.frag(&none).map(|f| f.factor() + f.average());
-    let what = Freesp { ags: Vec::new(), bins: Bins::Powers(2), each_extent: false };
+    let what = Freesp { realtime: false, ags: Vec::new(), bins: Bins::Powers(2), each_extent: false };
     let _ = collect(&image, &what, &none).map(|s| s.average());
     let mut mappings = 0u64;
     let _ = image.fsmap(None, &none, &mut |m| {

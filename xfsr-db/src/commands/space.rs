@@ -113,8 +113,9 @@ pub(crate) fn freesp(s: &mut Session, a: &[String]) -> Outcome {
         }
     }
     // A bin that starts behind the largest extent stays empty, as one from 0 would.
-    let starts = starts.into_iter().filter_map(|s| u32::try_from(s).ok().filter(|s| (1..=g.agblocks).contains(s)));
-    let mut found = FreeSpace::new(Bins::From(starts.collect()).empty(g.agblocks).map_err(text)?);
+    let largest = u64::from(g.agblocks);
+    let starts = starts.into_iter().filter(|s| (1..=largest).contains(s));
+    let mut found = FreeSpace::new(Bins::From(starts.collect()).empty(largest).map_err(text)?);
     if each {
         say!(s, "{:>8} {:>8} {:>8}", "agno", "agbno", "len");
     }
@@ -126,7 +127,7 @@ pub(crate) fn freesp(s: &mut Session, a: &[String]) -> Outcome {
             if each {
                 say!(s, "{ag:>8} {start:>8} {count:>8}");
             }
-            found.add(count);
+            found.add(count.into());
         };
         // The free list's blocks are free too, though no tree has them.
         free_list(s, ag).map_err(text)?.into_iter().for_each(|b| one(b, 1));
