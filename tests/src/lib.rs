@@ -11,6 +11,7 @@ pub mod interact;
 pub mod memory;
 pub mod oracle;
 pub mod tree;
+pub mod view;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
