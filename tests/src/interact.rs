@@ -205,6 +205,38 @@ fn device_of(mount: &Path) -> Option<PathBuf> {
     line.split(" - ").nth(1)?.split(' ').nth(1).map(PathBuf::from)
 }
 
+/// Asserts that a reader of images says once of a dirty log and of an image that is cut off, and nothing of a whole one. `args` come
+/// before the path and must not need what is cut off.
+pub fn reader_tells_of_images(program: &str, args: &[&str]) {
+    let run = |path: &Path| {
+        let words: Vec<OsString> = args.iter().map(OsString::from).chain([path.into()]).collect();
+        let out = Command::new(program).args(&words).output().expect("it runs");
+        let err = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success(), "{}: {err}", path.display());
+        err
+    };
+    for (name, saying) in [("default", None), ("dirty", Some("the log is dirty"))] {
+        let Some(devices) = corpus::obtain(name) else { continue };
+        let said = run(&devices.data);
+        assert_eq!(said.lines().count(), usize::from(saying.is_some()), "{name}: {said}");
+        assert!(saying.is_none_or(|s| said.contains(s)), "{name}: {said}");
+    }
+    if corpus::obtain("default").is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let image = corpus::copy("default", directory.path()).data;
+    let file = std::fs::OpenOptions::new().write(true).open(&image).expect("the copy");
+    let length = file.metadata().expect("its length").len();
+    // By a block, and by an AG or two.
+    for length in [length - 4096, length * 5 / 8] {
+        file.set_len(length).expect("cutting it off");
+        let said = run(&image);
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains("shorter than the filesystem") && said.contains(&length.to_string()), "{said}");
+    }
+}
+
 /// Asserts that a reader says of each path that leads past the mount that the view may be inconsistent, and of nothing else.
 pub fn reader_warns(program: &str, args: &[&str]) {
     let Some(mounted) = Mounted::new() else { return };
@@ -215,6 +247,7 @@ pub fn reader_warns(program: &str, args: &[&str]) {
     for path in &mounted.paths {
         let said = run(path).output;
         assert!(said.contains("inconsistent") && said.contains("mounted on"), "{}: {said}", path.display());
+        assert_eq!(said.matches("inconsistent").count(), 1, "{}: {said}", path.display());
     }
     let image = mounted.paths[1].clone();
     let Mounted { mount, _directory, .. } = mounted;

@@ -5,7 +5,6 @@ use crate::session::{Flow, Session};
 use clap::{CommandFactory as _, Parser};
 use libxfsr::cli::{self, Manual, ProgressMode, Reporter};
 use libxfsr::control::{Control, Progress};
-use libxfsr::journal::{LogState, log_state};
 use libxfsr::text::escape;
 use libxfsr::volume::{Devices, Volume};
 use std::ffi::OsString;
@@ -136,10 +135,7 @@ pub(crate) fn main() -> ExitCode {
     if arguments.consistent && volume.in_use().iter().any(|(_, by)| by.writable) {
         return fail("-i: mounted, and not read-only");
     }
-    cli::note_in_use("xfsr-db", &volume);
-    if volume.in_use().is_empty() && matches!(log_state(&volume), Ok(LogState::Dirty { .. })) {
-        eprintln!("xfsr-db: the log is dirty: what is shown lacks the changes in it");
-    }
+    cli::note_view("xfsr-db", &volume, "");
     if volume.superblock_from.0 != 0 {
         eprintln!("xfsr-db: the primary superblock is unusable; using that of AG {}", volume.superblock_from);
     }

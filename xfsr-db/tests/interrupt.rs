@@ -27,11 +27,3 @@ fn long_commands_show_progress_and_stop() {
     let shown = interact::at_terminal(Path::new(PROGRAM), &words, MICROS / 4).expect("it runs");
     assert!(shown.contains('\u{1b}'), "no progress at a terminal: {shown:?}");
 }
-
-#[test]
-fn a_dirty_log_is_told() {
-    let Some(devices) = corpus::obtain("dirty") else { return };
-    let words: [OsString; 3] = ["-c".into(), "sb 0".into(), devices.data.into()];
-    let said = oracle::verdict(PROGRAM, &words).expect("it runs");
-    assert!(said.clean() && said.output.contains("the log is dirty"), "{}", said.output);
-}

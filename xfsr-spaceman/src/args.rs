@@ -1,7 +1,7 @@
 //! The arguments: commands by `-c` as xfs_spaceman takes them, or one command as a subcommand.
 
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
-use libxfsr::cli::{Common, Manual, parse_number};
+use libxfsr::cli::{Common, Manual, Units, parse_number, parse_size};
 use libxfsr::units::AgNumber;
 use std::path::PathBuf;
 
@@ -55,6 +55,12 @@ pub(crate) enum Direct {
     Fsmap {
         #[command(flatten)]
         options: Fsmap,
+        /// Only what has part in the sectors of 512 bytes from this one on; needs -d, -l or -r
+        #[arg(long, value_name = "SECTOR", requires = "device", value_parser = sector)]
+        start: Option<u64>,
+        /// Only what has part in the sectors up to this one
+        #[arg(long, value_name = "SECTOR", requires = "device", value_parser = sector)]
+        end: Option<u64>,
         /// Image, device, mount point, or any file on a mounted XFS
         path: PathBuf,
     },
@@ -75,7 +81,7 @@ impl Direct {
     pub(crate) fn split(self) -> (Command, PathBuf) {
         match self {
             Self::Freesp { options, path } => (Command::Freesp(options), path),
-            Self::Fsmap { options, path } => (Command::Fsmap(options), path),
+            Self::Fsmap { options, start, end, path } => (Command::Fsmap { options, start, end }, path),
             Self::Info { path } => (Command::Info, path),
             Self::Frag { path } => (Command::Frag, path),
         }
@@ -97,7 +103,16 @@ pub(crate) enum Command {
     #[command(disable_help_flag = true)]
     Freesp(Freesp),
     /// Who owns each extent of the devices
-    Fsmap(Fsmap),
+    Fsmap {
+        #[command(flatten)]
+        options: Fsmap,
+        /// Only what has part in the sectors of 512 bytes from this one on; needs -d, -l or -r
+        #[arg(requires = "device", value_parser = sector)]
+        start: Option<u64>,
+        /// Only what has part in the sectors up to this one
+        #[arg(value_parser = sector)]
+        end: Option<u64>,
+    },
     /// The geometry, in the layout of xfs_info
     Info,
     /// How many extents files have, and how many they would need
@@ -107,6 +122,12 @@ pub(crate) enum Command {
 fn agno(text: &str) -> Result<AgNumber, String> {
     let number = parse_number(text)?;
     u32::try_from(number).map(AgNumber).map_err(|_| format!("there is no AG {number}"))
+}
+
+/// A sector that has a place in bytes.
+fn sector(text: &str) -> Result<u64, String> {
+    let number = parse_size(text, Units::default())?;
+    if number >> 55 == 0 { Ok(number) } else { Err(format!("no device has a sector {number}")) }
 }
 
 /// Options of freesp.
@@ -159,3 +180,6 @@ pub(crate) struct Fsmap {
     #[arg(short = 'r', group = "device")]
     pub(crate) realtime: bool,
 }
+
+/// The sectors of 512 bytes that fsmap tells of: the first and the last.
+pub(crate) type Sectors = (Option<u64>, Option<u64>);

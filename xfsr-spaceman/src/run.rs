@@ -1,12 +1,12 @@
 //! Runs the commands.
 
-use crate::args::{Cli, Command, Freesp, Fsmap, Line};
+use crate::args::{Cli, Command, Freesp, Fsmap, Line, Sectors};
 use crate::render;
 use clap::Parser;
 use libxfsr::Error;
 use libxfsr::cli::{self, ExitCodes, Failure, Reporter, exit};
 use libxfsr::control::Control;
-use libxfsr::spaceman::{self, Bins, Device, Source, SpaceBackend};
+use libxfsr::spaceman::{self, Bins, Device, MapRange, Source, SpaceBackend};
 use serde_json::json;
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -56,23 +56,8 @@ pub(crate) fn main() -> u8 {
         Ok(s) => s,
         Err(e) => return Failure::from(e).report(PROGRAM, common.json, CODES),
     };
-    if let Some(by) = source.in_use() {
-        cli::note(
-            PROGRAM,
-            &format!(
-                "{} is {by}: what is read from it directly may be inconsistent; give the mount point to ask the kernel",
-                libxfsr::text::escape(path.as_os_str().as_encoded_bytes())
-            ),
-        );
-    }
-    if source.in_use().is_none() && source.is_dirty() {
-        cli::note(
-            PROGRAM,
-            &format!(
-                "{}: the log is dirty: what is shown lacks the changes in it; mount and unmount the filesystem to replay them",
-                libxfsr::text::escape(path.as_os_str().as_encoded_bytes())
-            ),
-        );
+    if let Some(volume) = source.volume() {
+        cli::note_view(PROGRAM, volume, "; give the mount point to ask the kernel");
     }
     for command in &commands {
         let reporter = Reporter::new(common.progress);
@@ -102,7 +87,10 @@ fn run(
     reporter: &Reporter,
 ) -> Result<(), Error> {
     let (name, value, text) = match command {
-        Command::Fsmap(options) => return fsmap(options, backend, json, control, reporter),
+        Command::Fsmap { options, start, end } => {
+            let range = range(options, (*start, *end))?;
+            return fsmap(range, backend, json, control, reporter);
+        }
         Command::Freesp(options) => {
             let free = spaceman::collect(backend, &wanted(options), control)?;
             ("freesp", json!(free), render::freesp(&free, options.per_ag, options.summary))
@@ -139,24 +127,35 @@ fn written(e: std::io::Error) -> Error {
     Error::Open { path: "standard output".to_owned(), cause: e }
 }
 
-/// Prints mappings while they come: there may be more than fit in memory.
-fn fsmap(
-    options: &Fsmap,
-    backend: &dyn SpaceBackend,
-    json: bool,
-    control: &Control<'_>,
-    reporter: &Reporter,
-) -> Result<(), Error> {
-    let only = match options {
+/// Which mappings are asked for.
+fn range(options: &Fsmap, (start, end): Sectors) -> Result<MapRange, Error> {
+    let device = match options {
         Fsmap { data: true, .. } => Some(Device::Data),
         Fsmap { log: true, .. } => Some(Device::Log),
         Fsmap { realtime: true, .. } => Some(Device::Realtime),
         _ => None,
     };
+    if let (Some(start), Some(end)) = (start, end)
+        && end < start
+    {
+        return Err(Error::Invalid(format!("the range ends at sector {end}, before it starts at {start}").into()));
+    }
+    let last = end.map_or(u64::MAX, |e| (e << 9) + 511);
+    Ok(MapRange { device, first: start.unwrap_or(0) << 9, last })
+}
+
+/// Prints mappings while they come: there may be more than fit in memory.
+fn fsmap(
+    range: MapRange,
+    backend: &dyn SpaceBackend,
+    json: bool,
+    control: &Control<'_>,
+    reporter: &Reporter,
+) -> Result<(), Error> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut number = 0u64;
     let mut result = if json { out.write_all(b"{\"command\":\"fsmap\",\"result\":[") } else { Ok(()) };
-    let told = backend.fsmap(only, control, &mut |m| {
+    let told = backend.fsmap(range, control, &mut |m| {
         let line = if json {
             let separator = if number == 0 { "\n" } else { ",\n" };
             format!("{separator}{}", json!(m))

@@ -13,3 +13,8 @@ fn progress_is_told_and_ctrl_c_ends_it() {
 fn it_says_that_a_mounted_filesystem_may_look_inconsistent() {
     interact::reader_warns(PROGRAM, &["-c", "info"]);
 }
+
+#[test]
+fn it_says_that_a_log_is_dirty_and_that_an_image_is_cut_off() {
+    interact::reader_tells_of_images(PROGRAM, &["-c", "info", "-c", "freesp -a 0"]);
+}

@@ -13,10 +13,27 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Says of each device that is in use that what is read from it may be inconsistent.
-pub fn note_in_use(program: &str, volume: &Volume) {
+/// Says of each device that is in use that what is read from it may be inconsistent, and what to do `instead`.
+fn note_in_use(program: &str, volume: &Volume, instead: &str) {
     for (name, by) in volume.in_use() {
-        note(program, &format!("{} is {by}: what is seen may be inconsistent", escape(name.as_bytes())));
+        let name = escape(name.as_bytes());
+        note(program, &format!("{name} is {by}: what is seen may be inconsistent{instead}"));
+    }
+}
+
+/// Says once of each reason why what a reader shows may not be the filesystem as it is: a device in use, with what to do `instead`; a
+/// log that is to be replayed; a device that is shorter than the filesystem.
+pub fn note_view(program: &str, volume: &Volume, instead: &str) {
+    note_in_use(program, volume, instead);
+    let name = escape(volume.data_target().name().as_bytes());
+    // The log of a mounted filesystem is always being written.
+    if volume.in_use().is_empty() && matches!(log_state(volume), Ok(LogState::Dirty { .. })) {
+        let what = "the log is dirty: what is shown lacks the changes in it";
+        note(program, &format!("{name}: {what}; mount and unmount the filesystem to replay them"));
+    }
+    if let Some(short) = volume.shortfall() {
+        let what = "the device is shorter than the filesystem: what lay behind its end cannot be shown";
+        note(program, &format!("{name}: {what} ({short})"));
     }
 }
 
@@ -188,7 +205,7 @@ impl CheckArguments {
         let volume = Volume::open_with(&self.devices(), &control)?;
         reporter.clear();
         Self::refuse_used(&volume, job)?;
-        note_in_use(program, &volume);
+        note_in_use(program, &volume, "");
         if let Some(bytes) = job.cache {
             volume.cache.set_budget(bytes);
         }

@@ -9,7 +9,7 @@ mod output;
 mod progress;
 mod size;
 
-pub use checker::{CheckArguments, CheckJob, Mounts, note_in_use, peak_memory};
+pub use checker::{CheckArguments, CheckJob, Mounts, note_view, peak_memory};
 pub use failure::{ExitCodes, Failure, run, usage_error, wants_json};
 pub use interrupt::{interrupted, watch};
 pub use manual::Manual;

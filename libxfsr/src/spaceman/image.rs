@@ -1,7 +1,9 @@
 //! The answers from the bytes of an unmounted filesystem.
 
 use super::fsmap::{Mapping, Owner, is_shared};
-use super::{Device, EachFree, EachFreeRealtime, EachMapping, Frag, FragCounter, Shape, SpaceBackend, rtgroups};
+use super::{
+    Device, EachFree, EachFreeRealtime, EachMapping, Frag, FragCounter, MapRange, Shape, SpaceBackend, rtgroups,
+};
 use crate::btree::kinds::{Bno, Rmap};
 use crate::btree::walk;
 use crate::cache::OnDamage;
@@ -24,30 +26,40 @@ pub struct Image {
     name: String,
 }
 
-/// Turns extents in ascending order into mappings without gaps.
+/// Turns extents in ascending order into mappings without gaps, those of a range.
 struct Gaps<'a, 'e> {
     device: Device,
+    range: MapRange,
     next: u64,
     gap: Owner,
+    /// The callback wants no more.
     broken: bool,
+    /// There is no more to tell.
+    over: bool,
     each: &'a mut (dyn FnMut(&Mapping) -> ControlFlow<()> + 'e),
 }
 
 impl Gaps<'_, '_> {
     fn emit(&mut self, m: &Mapping) -> ControlFlow<()> {
-        if m.physical > self.next {
-            let gap = Mapping::special(self.device, self.next, m.physical - self.next, self.gap);
-            if (self.each)(&gap).is_break() {
-                self.broken = true;
-                return ControlFlow::Break(());
-            }
+        // Only gaps are cut to the range, to the sector, as the kernel does.
+        let (low, end) = (self.next.max(self.range.first), m.physical.min(self.range.last.saturating_add(1)));
+        if end > low {
+            self.tell(&Mapping::special(self.device, low, end - low, self.gap))?;
         }
-        self.next = self.next.max(m.physical.saturating_add(m.length));
-        if m.length > 0 && (self.each)(m).is_break() {
-            self.broken = true;
+        let after = m.physical.saturating_add(m.length);
+        self.next = self.next.max(after);
+        if m.physical > self.range.last {
+            self.over = true;
             return ControlFlow::Break(());
         }
-        ControlFlow::Continue(())
+        if m.length > 0 && after > self.range.first { self.tell(m) } else { ControlFlow::Continue(()) }
+    }
+
+    fn tell(&mut self, m: &Mapping) -> ControlFlow<()> {
+        let flow = (self.each)(m);
+        self.broken = flow.is_break();
+        self.over = self.broken;
+        flow
     }
 }
 
@@ -91,15 +103,21 @@ impl Image {
     }
 
     /// Mappings of the data device.
-    fn data_map(&self, control: &Control<'_>, each: EachMapping<'_>) -> Result<ControlFlow<()>> {
+    fn data_map(&self, range: MapRange, control: &Control<'_>, each: EachMapping<'_>) -> Result<ControlFlow<()>> {
         let g = &self.volume.geometry;
         let rmap = g.features.rmapbt();
         // A gap between reverse mappings is free; a gap between free extents belongs to somebody, and then also goes on
         // from one AG into the next.
         let gap = if rmap { Owner::Free } else { Owner::Unknown };
-        let mut gaps = Gaps { device: Device::Data, next: 0, gap, broken: false, each };
+        let mut gaps = Gaps { device: Device::Data, range, next: 0, gap, broken: false, over: false, each };
         for ag in g.ags() {
             control.check()?;
+            // An AG that ends before the range has no part in it; the gap before the next one begins where it ends at the latest.
+            let after = self.physical(ag, AgBlock(g.ag_blocks(ag)));
+            if after <= range.first {
+                gaps.next = after;
+                continue;
+            }
             control.tell("mappings", ag.0.into(), Some(g.ag_count.into()));
             if rmap {
                 let store = self.store(ag, AgTree::Rmap)?;
@@ -114,21 +132,25 @@ impl Image {
                     gaps.emit(&Mapping::special(Device::Data, self.physical(ag, agbno), length, Owner::Free))
                 })?;
             }
-            if gaps.broken {
-                return Ok(ControlFlow::Break(()));
+            if gaps.over {
+                break;
             }
         }
+        if gaps.over {
+            return Ok(if gaps.broken { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+        }
         let end = g.blocks << g.block_log;
-        Ok(gaps.emit(&Mapping::special(Device::Data, end, 0, Owner::Free)))
+        let _ = gaps.emit(&Mapping::special(Device::Data, end, 0, Owner::Free));
+        Ok(if gaps.broken { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
     /// Mappings of the realtime device: what reverse mappings tell; without them what the bitmap calls free, and who has the rest
     /// is not known.
-    fn realtime_map(&self, control: &Control<'_>, each: EachMapping<'_>) -> Result<()> {
+    fn realtime_map(&self, range: MapRange, control: &Control<'_>, each: EachMapping<'_>) -> Result<()> {
         let g = &self.volume.geometry;
         let mapped = g.rt_groups > 0 && g.features.rmapbt();
         let gap = if mapped { Owner::Free } else { Owner::Unknown };
-        let mut gaps = Gaps { device: Device::Realtime, next: 0, gap, broken: false, each };
+        let mut gaps = Gaps { device: Device::Realtime, range, next: 0, gap, broken: false, over: false, each };
         let bytes = |blocks: u64| blocks.saturating_mul(g.block_size.into());
         if mapped {
             rtgroups::mappings(&self.volume, control, &mut |m| gaps.emit(m))?;
@@ -137,7 +159,7 @@ impl Image {
                 gaps.emit(&Mapping::special(Device::Realtime, bytes(start), bytes(count), Owner::Free))
             })?;
         }
-        if !gaps.broken {
+        if !gaps.over {
             let end = g.rt_extents.saturating_mul(g.rt_extent_size.into());
             let _ = gaps.emit(&Mapping::special(Device::Realtime, bytes(end), 0, Owner::Free));
         }
@@ -183,20 +205,19 @@ impl SpaceBackend for Image {
         rtgroups::free(&self.volume, control, each)
     }
 
-    fn fsmap(&self, only: Option<Device>, control: &Control<'_>, each: EachMapping<'_>) -> Result<()> {
+    fn fsmap(&self, range: MapRange, control: &Control<'_>, each: EachMapping<'_>) -> Result<()> {
         let g = &self.volume.geometry;
-        let wanted = |d: Device| only.is_none_or(|o| o == d);
-        if wanted(Device::Data) && self.data_map(control, each)?.is_break() {
+        if range.wants(Device::Data) && self.data_map(range, control, each)?.is_break() {
             return Ok(());
         }
-        if wanted(Device::Log) && g.log_start.0 == 0 {
+        if range.wants(Device::Log) && g.log_start.0 == 0 {
             let length = u64::from(g.log_blocks) << g.block_log;
-            if each(&Mapping::special(Device::Log, 0, length, Owner::Log)).is_break() {
+            if range.first < length && each(&Mapping::special(Device::Log, 0, length, Owner::Log)).is_break() {
                 return Ok(());
             }
         }
-        if wanted(Device::Realtime) && g.rt_blocks > 0 {
-            return self.realtime_map(control, each);
+        if range.wants(Device::Realtime) && g.rt_blocks > 0 {
+            return self.realtime_map(range, control, each);
         }
         Ok(())
     }

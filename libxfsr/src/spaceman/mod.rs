@@ -20,9 +20,7 @@ pub use image::Image;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::geometry::GeometryReport;
-use crate::journal::{LogState, log_state};
 use crate::kernel::Mounted;
-use crate::target::InUse;
 use crate::units::{AgBlock, AgNumber};
 use crate::volume::{Devices, Volume};
 use std::ops::ControlFlow;
@@ -53,6 +51,31 @@ pub type EachFreeRealtime<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
 /// Callback for mappings.
 pub type EachMapping<'a> = &'a mut dyn FnMut(&Mapping) -> ControlFlow<()>;
 
+/// Which mappings are asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MapRange {
+    /// The device; none for all.
+    pub device: Option<Device>,
+    /// First byte on it.
+    pub first: u64,
+    /// Last byte on it.
+    pub last: u64,
+}
+
+impl MapRange {
+    /// All devices, whole.
+    pub const ALL: Self = Self { device: None, first: 0, last: u64::MAX };
+
+    /// One device, whole.
+    pub const fn of(device: Device) -> Self {
+        Self { device: Some(device), ..Self::ALL }
+    }
+
+    fn wants(&self, device: Device) -> bool {
+        self.device.is_none_or(|d| d == device)
+    }
+}
+
 /// What the reports ask of a filesystem.
 pub trait SpaceBackend {
     /// Its numbers.
@@ -72,12 +95,12 @@ pub trait SpaceBackend {
     /// # Errors
     /// As [`SpaceBackend::free_space`]; [`Error::Unsupported`] for zoned devices of an image.
     fn free_realtime(&self, control: &Control<'_>, each: EachFreeRealtime<'_>) -> Result<()>;
-    /// Who owns each extent of a device (of all devices, if none is named), ascending. Without reverse mappings what is not free
-    /// has an unknown owner.
+    /// Who owns each extent that has part in the range, ascending. Without reverse mappings what is not free has an unknown owner. What
+    /// is recorded is told whole; what lies between (free with reverse mappings, unknown without) is cut off where the range ends.
     ///
     /// # Errors
     /// As [`SpaceBackend::free_space`]; [`Error::Unsupported`] for zoned devices of an image, after the other devices.
-    fn fsmap(&self, only: Option<Device>, control: &Control<'_>, each: EachMapping<'_>) -> Result<()>;
+    fn fsmap(&self, range: MapRange, control: &Control<'_>, each: EachMapping<'_>) -> Result<()>;
     /// Extents that files have and those they would need.
     ///
     /// # Errors
@@ -111,19 +134,11 @@ impl Source {
         Ok(Self::Image(Box::new(Image::new(volume, path.display().to_string()))))
     }
 
-    /// Who uses the image or device that is read directly: the view may then be inconsistent.
-    pub fn in_use(&self) -> Option<&InUse> {
+    /// The image or device that is read directly; none where the kernel is asked.
+    pub fn volume(&self) -> Option<&Volume> {
         match self {
-            Self::Image(i) => i.volume().in_use().first().map(|(_, by)| by),
+            Self::Image(i) => Some(i.volume()),
             Self::Mounted(_) => None,
-        }
-    }
-
-    /// Whether an image or device that is read directly has a log that must be replayed first: the view is then an old one.
-    pub fn is_dirty(&self) -> bool {
-        match self {
-            Self::Image(i) => matches!(log_state(i.volume()), Ok(LogState::Dirty { .. })),
-            Self::Mounted(_) => false,
         }
     }
 

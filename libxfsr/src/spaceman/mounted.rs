@@ -1,7 +1,7 @@
 //! The answers from the kernel, for a mounted filesystem.
 
 use super::fsmap::{Mapping, Owner};
-use super::{Device, EachFree, EachFreeRealtime, EachMapping, Frag, FragCounter, Shape, SpaceBackend, info};
+use super::{Device, EachFree, EachFreeRealtime, EachMapping, Frag, FragCounter, MapRange, Shape, SpaceBackend, info};
 use crate::control::Control;
 use crate::error::{Error, ForkKind, Result};
 use crate::format::btree::Extent;
@@ -73,19 +73,19 @@ impl SpaceBackend for Mounted {
 
     fn free_realtime(&self, control: &Control<'_>, each: EachFreeRealtime<'_>) -> Result<()> {
         let block = u64::from(self.geometry().blocksize);
-        SpaceBackend::fsmap(self, Some(Device::Realtime), control, &mut |m| match m.owner {
+        SpaceBackend::fsmap(self, MapRange::of(Device::Realtime), control, &mut |m| match m.owner {
             Owner::Free => each(m.physical / block, m.length / block),
             _ => ControlFlow::Continue(()),
         })
     }
 
-    fn fsmap(&self, only: Option<Device>, control: &Control<'_>, each: EachMapping<'_>) -> Result<()> {
+    fn fsmap(&self, range: MapRange, control: &Control<'_>, each: EachMapping<'_>) -> Result<()> {
         let data = self.device()?;
         let g = self.geometry();
         let total = g.datablocks.saturating_mul(g.blocksize.into());
         let mut broken = false;
         let mut steps = 0u64;
-        let range = FsmapRange { device: Some(data), first: 0, last: u64::MAX };
+        let of = |device: u32| FsmapRange { device: Some(device), first: range.first, last: range.last };
         let mut take = |r: &Fsmap| {
             if steps.is_multiple_of(4096) {
                 control.tell("mappings", r.physical, Some(total));
@@ -95,23 +95,34 @@ impl SpaceBackend for Mounted {
             broken = flow.is_break();
             flow
         };
-        if only.is_none_or(|o| o == Device::Data) {
-            self.fsmap(range, control, &mut take)?;
+        if range.wants(Device::Data) {
+            self.fsmap(of(data), control, &mut take)?;
         }
-        if broken || only == Some(Device::Data) || g.logstart != 0 && g.rtblocks == 0 {
+        if broken || range.device == Some(Device::Data) || g.logstart != 0 && g.rtblocks == 0 {
             return Ok(());
         }
+        // The kernel's numbers of the other devices are found out from what it tells of them.
+        let mut others: Vec<(u32, Device)> = Vec::new();
         self.fsmap(FsmapRange::ALL, control, &mut |r| {
-            if r.device == data {
-                return ControlFlow::Continue(());
+            if r.device != data && others.last().is_none_or(|(d, _)| *d != r.device) {
+                let log = mapping(r, Device::Log).owner == Owner::Log;
+                others.push((r.device, if log { Device::Log } else { Device::Realtime }));
             }
-            let m = mapping(r, Device::Realtime);
-            let device = if m.owner == Owner::Log { Device::Log } else { Device::Realtime };
-            if only.is_some_and(|o| o != device) {
-                return ControlFlow::Continue(());
+            ControlFlow::Continue(())
+        })?;
+        others.retain(|(_, d)| range.wants(*d));
+        others.sort_unstable_by_key(|(_, d)| *d);
+        for (number, device) in others {
+            self.fsmap(of(number), control, &mut |r| {
+                let flow = each(&mapping(r, device));
+                broken = flow.is_break();
+                flow
+            })?;
+            if broken {
+                break;
             }
-            each(&Mapping { device, ..m })
-        })
+        }
+        Ok(())
     }
 
     fn frag(&self, control: &Control<'_>) -> Result<Frag> {
@@ -187,7 +198,7 @@ impl Ideal<'_> {
         }
         self.closed.sort_unstable();
         let mut extents = Vec::new();
-        SpaceBackend::fsmap(self.mounted, Some(Device::Data), control, &mut |m| {
+        SpaceBackend::fsmap(self.mounted, MapRange::of(Device::Data), control, &mut |m| {
             if let Owner::Inode(ino) = m.owner
                 && m.attr_fork
                 && !m.extent_map

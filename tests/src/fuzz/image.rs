@@ -14,7 +14,7 @@ use libxfsr::inode::file::{self, Inode};
 use libxfsr::journal::LogState;
 use libxfsr::mkfs::write::{Targets, WriteOptions, write};
 use libxfsr::mkfs::{Devices, Options, Topology, plan};
-use libxfsr::spaceman::{Bins, Freesp, Image, SpaceBackend, collect};
+use libxfsr::spaceman::{Bins, Freesp, Image, MapRange, SpaceBackend, collect};
 use libxfsr::target::Target;
 use libxfsr::units::Ino;
 use libxfsr::volume::Volume;
@@ -178,7 +178,7 @@ fn space(volume: Volume) {
     let what = Freesp { realtime: false, ags: Vec::new(), bins: Bins::Powers(2), each_extent: false };
     let _ = collect(&image, &what, &none).map(|s| s.average());
     let mut mappings = 0u64;
-    let _ = image.fsmap(None, &none, &mut |m| {
+    let _ = image.fsmap(MapRange::ALL, &none, &mut |m| {
         mappings += 1;
         let _ = m.owner.name();
         ControlFlow::Continue(())
