@@ -19,7 +19,12 @@ fn tour(path: &std::path::Path) -> libxfsr::Result<()> {
     let started = std::time::Instant::now();
     let plan = mkfs::plan(&mkfs::Options::default(), &mkfs::Devices::file(SIZE))?;
     let target = FileTarget::create(path, SIZE)?;
-    write::write(&plan, &write::Targets { data: &target, log: None, rt: None }, &write::WriteOptions::default())?;
+    write::write(
+        &plan,
+        &write::Targets { data: &target, log: None, rt: None },
+        &write::WriteOptions::default(),
+        &Control::none(),
+    )?;
     drop(target);
     println!(
         "{}   made in {:.1} ms\n",

@@ -16,7 +16,7 @@
 //! let image = Arc::new(Xfile::new("image")?);
 //! image.set_len(1 << 30)?;
 //! let targets = mkfs::write::Targets { data: &*image, log: None, rt: None };
-//! mkfs::write::write(&plan, &targets, &mkfs::write::WriteOptions::default())?;
+//! mkfs::write::write(&plan, &targets, &mkfs::write::WriteOptions::default(), &Control::none())?;
 //!
 //! let volume = Volume::from_targets(image, None, None, 32 << 20)?;
 //! assert_eq!(check::check(&volume, &Control::none())?.verdict(), check::Verdict::Clean);

@@ -40,7 +40,7 @@ impl Image {
         let open = |p: &Path| FileTarget::open(p, Access::Write).unwrap();
         let (data_target, rt_target) = (open(&data), open(&rt));
         let targets = write::Targets { data: &data_target, log: None, rt: Some(&rt_target) };
-        write::write(&plan, &targets, &write::WriteOptions::default()).unwrap();
+        write::write(&plan, &targets, &write::WriteOptions::default(), &Control::none()).unwrap();
         drop((data_target, rt_target));
         let writable = |p: &Path| OpenOptions::new().read(true).write(true).open(p).unwrap();
         let (file, rt_file) = (writable(&data), writable(&rt));

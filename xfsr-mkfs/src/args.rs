@@ -3,6 +3,8 @@
 use crate::config;
 use crate::values::{Given, Units};
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum as _;
+use libxfsr::cli::ProgressMode;
 use libxfsr::mkfs::Options;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -25,6 +27,7 @@ pub(crate) struct Args {
     pub(crate) dry_run: bool,
     pub(crate) no_discard: bool,
     pub(crate) json: bool,
+    pub(crate) progress: ProgressMode,
     /// Print this and do nothing.
     pub(crate) only: Option<String>,
 }
@@ -46,6 +49,13 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Args> {
         match text.as_str() {
             "--" => options_end = true,
             "--json" => args.json = true,
+            "--progress" => {
+                let form = words.next().with_context(|| "--progress needs a value")?;
+                args.progress = progress(&form.to_string_lossy())?;
+            }
+            long if long.starts_with("--progress=") => {
+                args.progress = progress(long.trim_start_matches("--progress="))?;
+            }
             "--help" | "-h" => args.only = Some(help()),
             "--version" => args.only = Some(version()),
             long if long.starts_with("--") => bail!("{long} is not an option; --help lists them"),
@@ -92,6 +102,11 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Args> {
         bail!("no device is named; --help shows how");
     }
     Ok(args)
+}
+
+fn progress(form: &str) -> Result<ProgressMode> {
+    ProgressMode::from_str(form, false)
+        .map_err(|_| anyhow::anyhow!("--progress={form} is not possible: text, json or none"))
 }
 
 fn help() -> String {

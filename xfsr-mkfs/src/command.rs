@@ -61,6 +61,14 @@ fn command() -> Command {
         .arg(flag('V', "version", "Print the version"))
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the geometry as JSON"))
         .arg(
+            Arg::new("progress")
+                .long("progress")
+                .value_name("FORM")
+                .default_value("text")
+                .value_parser(clap::value_parser!(libxfsr::cli::ProgressMode))
+                .help("Tell the progress of long work on standard error: as text (only on a terminal), as JSON lines, or not"),
+        )
+        .arg(
             Arg::new("device")
                 .value_name("DEVICE")
                 .value_parser(clap::value_parser!(PathBuf))
@@ -70,7 +78,8 @@ fn command() -> Command {
 
 /// The program's arguments, exit statuses and examples.
 pub fn manual() -> Manual {
-    let exit = &[("0", "the filesystem was made"), ("1", "it was not: one sentence says why")];
+    let exit =
+        &[("0", "the filesystem was made"), ("1", "it was not: one sentence says why"), ("130", "ended by Ctrl-C")];
     let examples = &[
         ("xfsr-mkfs -d file,size=1g disk.img", "make an image; it takes only what its metadata needs"),
         ("xfsr-mkfs -m rmapbt=1 -L data /dev/sdb1", "with reverse mappings and a label"),

@@ -3,10 +3,12 @@
 use crate::PROGRAM;
 use crate::args::Args;
 use anyhow::{Context, Result, bail};
-use libxfsr::cli::{Failure, note, print, print_json};
-use libxfsr::mkfs::probe::{self, Found};
+use libxfsr::Error;
+use libxfsr::cli::{Failure, ProgressMode, Reporter, interrupted, note, print, print_json, watch};
+use libxfsr::control::{Control, Progress};
+use libxfsr::mkfs::probe;
 use libxfsr::mkfs::write::{Targets, WriteOptions, write};
-use libxfsr::mkfs::{Devices, Topology, plan};
+use libxfsr::mkfs::{Devices, Plan, Topology, plan};
 use libxfsr::target::{Access, FileTarget, Target};
 use libxfsr::text::escape;
 use std::path::{Path, PathBuf};
@@ -62,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             rt: rt.as_ref().map(|t| t as &dyn Target),
         };
         let options = WriteOptions { discard: !args.no_discard, ..WriteOptions::default() };
-        write(&plan, &targets, &options).context("the filesystem is not complete")?;
+        put(&plan, &targets, &options, args.progress)?;
     }
     if args.quiet && !args.dry_run {
         return Ok(());
@@ -76,6 +78,28 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         print(&report.render())?;
     }
     Ok(())
+}
+
+/// Writes the filesystem, and says what is left where that does not succeed.
+fn put(plan: &Plan, targets: &Targets<'_>, options: &WriteOptions, form: ProgressMode) -> Result<()> {
+    if let Err(e) = watch() {
+        note(PROGRAM, &format!("Ctrl-C will end it at once: {e}"));
+    }
+    let reporter = Reporter::new(form);
+    let tell = |p: &Progress| reporter.tell(p);
+    let control = Control { deadline: None, stop: &interrupted, progress: Some(&tell), phase: None };
+    let done = write(plan, targets, options, &control);
+    reporter.clear();
+    let name = escape(targets.data.name().as_bytes());
+    match done {
+        Err(e @ Error::Stopped) => Err(anyhow::Error::from(e).context(format!(
+            "{name} holds no filesystem now, and what it held before is lost; make it again with -f"
+        ))),
+        Err(e @ Error::Io { .. }) => Err(anyhow::Error::from(e)
+            .context(format!("the filesystem is not complete, and what {name} held before may be lost"))),
+        // What the plan does not allow was refused before the first write.
+        done => Ok(done?),
+    }
 }
 
 /// An external log or a realtime section: its device, or the file that is to be made for it.
@@ -130,9 +154,9 @@ fn new_file_size(args: &Args, path: &Path) -> Result<Option<u64>> {
 
 fn refuse_used(target: &FileTarget) -> Result<()> {
     match probe::signature(target)? {
-        Some(Found { what, .. }) => {
+        Some(found) => {
             let name = escape(target.name().as_bytes());
-            Err(Failure::new("occupied", format!("{name} appears to contain {what}; use -f to overwrite it")).into())
+            Err(Failure::new("occupied", format!("{name} appears to contain {found}; use -f to overwrite it")).into())
         }
         None => Ok(()),
     }

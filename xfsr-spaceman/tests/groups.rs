@@ -28,7 +28,7 @@ fn image(directory: &Path, rmapbt: bool, extsize: u64) -> Result<PathBuf> {
     let plan = mkfs::plan(&options, &devices)?;
     let (data_target, rt_target) = (FileTarget::open(&data, Access::Write)?, FileTarget::open(&rt, Access::Write)?);
     let targets = write::Targets { data: &data_target, log: None, rt: Some(&rt_target) };
-    write::write(&plan, &targets, &write::WriteOptions::default())?;
+    write::write(&plan, &targets, &write::WriteOptions::default(), &libxfsr::control::Control::none())?;
     Ok(data)
 }
 

@@ -21,6 +21,7 @@ mod options;
 pub mod probe;
 mod realtime;
 mod reservation;
+mod signature;
 mod sizes;
 mod stripes;
 mod superblock;

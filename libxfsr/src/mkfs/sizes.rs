@@ -2,7 +2,7 @@
 
 use super::layout::{MIB, TIB, power_of_two, refuse};
 use super::options::{Devices, Options};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Smallest data section.
 const MIN_DATA_BYTES: u64 = 300 * MIB;
@@ -111,6 +111,11 @@ pub(super) fn data_blocks(
         Some(s) => whole_blocks("-d size", s, block_log, warnings)? << block_log,
         None => device,
     };
+    if bytes < MIN_DATA_BYTES && options.data.size.is_none() {
+        return Err(Error::invalid(format!(
+            "the device has {bytes} bytes, and a data section needs at least {MIN_DATA_BYTES} (300 MiB)"
+        )));
+    }
     if bytes < MIN_DATA_BYTES {
         return refuse(
             "-d size",

@@ -1,6 +1,6 @@
 //! Stripe units of the data section and of the log.
 
-use super::layout::{Draft, refuse};
+use super::layout::{Draft, GIB, refuse};
 use super::options::{Devices, Options};
 use crate::error::Result;
 use crate::format::features::Version;
@@ -47,7 +47,13 @@ pub(super) fn stripes(options: &Options, devices: &Devices, d: &mut Draft, warni
         if unit > 0 && !usable {
             warnings.push(format!("the device's stripe geometry ({unit} and {width} bytes) does not fit blocks of {bs} bytes and is ignored"));
         }
-        if usable { (unit, width) } else { (0, 0) }
+        let small = usable && d.blocks << d.block_log < GIB;
+        if small {
+            warnings.push(format!(
+                "the device's stripe geometry ({unit} and {width} bytes) is ignored for a data section below 1 GiB"
+            ));
+        }
+        if usable && !small { (unit, width) } else { (0, 0) }
     };
     if (unit == 0) != (width == 0) {
         return refuse("-d swidth", width / 512, "stripe unit and width must both be zero or both be set");

@@ -4,6 +4,7 @@ use super::groups::Group;
 use super::inodes::{self, File, Made};
 use super::layout::Plan;
 use super::realtime;
+use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::format::inode::MetaType;
 use crate::format::superblock::{SUPERBLOCK, Superblock};
@@ -17,6 +18,8 @@ use zerocopy::big_endian::U64;
 
 /// Bytes at either end of a device that are cleared, so that no older filesystem or partition table is found there.
 const WIPE: u64 = 128 << 10;
+/// Bytes that are discarded at once: a device takes a while for them, and cannot be stopped meanwhile.
+const PIECE: u64 = 2 << 30;
 /// AG headers are collected into writes of about this size.
 const BATCH: usize = 1 << 20;
 
@@ -49,9 +52,9 @@ impl Default for WriteOptions {
 /// Makes the filesystem. It counts as made when the primary superblock, written last, is whole.
 ///
 /// # Errors
-/// [`Error::Io`] of a target, [`Error::Invalid`] where the targets do not match the plan. After an error the primary superblock
-/// still says that mkfs is in progress, or is zero.
-pub fn write(plan: &Plan, targets: &Targets<'_>, options: &WriteOptions) -> Result<()> {
+/// [`Error::Io`] of a target, [`Error::Invalid`] where the targets do not match the plan, [`Error::Stopped`]. After an error of the
+/// first or last kind the primary superblock says that mkfs is in progress, or is zero: what was there before is lost.
+pub fn write(plan: &Plan, targets: &Targets<'_>, options: &WriteOptions, control: &Control<'_>) -> Result<()> {
     let g = &plan.geometry;
     if targets.log.is_none() != plan.log_internal || targets.rt.is_none() == plan.has_rt {
         return Err(Error::invalid("the targets are not those of the plan: log and realtime device must match"));
@@ -60,7 +63,7 @@ pub fn write(plan: &Plan, targets: &Targets<'_>, options: &WriteOptions) -> Resu
     let placed = Placed::new(plan)?;
     if options.discard {
         for target in [Some(targets.data), targets.log, targets.rt].into_iter().flatten() {
-            target.discard(0, target.len())?;
+            discard(target, control)?;
         }
     }
     let mut sb = plan.superblock;
@@ -71,7 +74,7 @@ pub fn write(plan: &Plan, targets: &Targets<'_>, options: &WriteOptions) -> Resu
     log.punch(log_at, log_bytes)?;
     log.write_at(&unmount_record(g, Lsn::new(1, 0), None)?, log_at)?;
 
-    groups(plan, targets.data, &placed.groups)?;
+    groups(plan, targets.data, &placed.groups, control)?;
     targets.data.write_at(&first_chunk(plan, &placed, options), root_offset(g)?)?;
     if g.features.metadir() {
         let kinds = realtime::group_files(&g.features).len();
@@ -101,6 +104,29 @@ pub fn write(plan: &Plan, targets: &Targets<'_>, options: &WriteOptions) -> Resu
     }
     targets.data.write_at(&sector(&sb, g), 0)?;
     targets.data.flush()
+}
+
+/// Tells a target that nothing on it is needed any more, in pieces between which the work can be stopped.
+fn discard(target: &dyn Target, control: &Control<'_>) -> Result<()> {
+    let len = target.len();
+    if target.next_data(0) < WIPE.min(len) {
+        // First what makes it a filesystem or a table of partitions: who stops halfway must not find one whose contents are gone.
+        target.punch(0, WIPE.min(len))?;
+        target.flush()?;
+    }
+    let mut at = 0;
+    loop {
+        // Holes of a file have nothing to give back.
+        at = target.next_data(at);
+        if at >= len {
+            return Ok(());
+        }
+        control.check()?;
+        control.tell("discard", at, Some(len));
+        let piece = (len - at).min(PIECE);
+        target.discard(at, piece)?;
+        at += piece;
+    }
 }
 
 /// Clears both ends and makes files as long as their section.
@@ -187,11 +213,13 @@ fn first_chunk(plan: &Plan, placed: &Placed, options: &WriteOptions) -> Vec<u8> 
 }
 
 /// Headers and roots of all AGs, and the secondary superblocks, which stay as they were before the first inode was made.
-fn groups(plan: &Plan, target: &dyn Target, placed: &[Group]) -> Result<()> {
+fn groups(plan: &Plan, target: &dyn Target, placed: &[Group], control: &Control<'_>) -> Result<()> {
     let g = &plan.geometry;
     // The last AG and the middle one also tell where the root is, for a repair that has lost the primary.
     let tell = [(g.ag_count - 1) / 2, g.ag_count - 1];
     for ag in g.ags() {
+        control.check()?;
+        control.tell("allocation groups", ag.0.into(), Some(g.ag_count.into()));
         let fresh;
         let group = match placed.get(ag.0 as usize) {
             Some(group) => group,

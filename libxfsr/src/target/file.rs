@@ -1,9 +1,10 @@
 //! Image files and block devices.
 
 use super::usage::{InUse, in_use};
-use super::{Io, Target, check_range, io_error};
+use super::{Io, Target, blkdev, check_range, io_error};
 use crate::error::{Error, Result};
 use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -71,13 +72,20 @@ impl FileTarget {
                 return Err(Error::Busy { target: name, why: format!("{by}; unmount it first") });
             }
             options.write(true);
+            if device && sys_number(&super::usage::sysfs(meta.rdev()).join("ro")) == Some(1) {
+                // The open would succeed, and the first write fail.
+                return Err(Error::open(
+                    path,
+                    std::io::Error::new(std::io::ErrorKind::PermissionDenied, "it is read-only"),
+                ));
+            }
             if device {
                 // On a block device O_EXCL without O_CREAT means: not while it is mounted or claimed.
                 options.custom_flags(rustix::fs::OFlags::EXCL.bits().cast_signed());
             }
         }
-        let file = options.open(path).map_err(|e| match rustix::io::Errno::from_io_error(&e) {
-            Some(rustix::io::Errno::BUSY) => {
+        let file = options.open(path).map_err(|e| match Errno::from_io_error(&e) {
+            Some(Errno::BUSY) => {
                 Error::Busy { target: name.clone(), why: "another program or the kernel holds it".into() }
             }
             _ => Error::open(path, e),
@@ -144,7 +152,7 @@ impl FileTarget {
     }
     fn writable(&self, op: &'static str, offset: u64, len: u64) -> Result<()> {
         if self.access == Access::Read {
-            return Err(io_error(op, &self.name, offset, len, rustix::io::Errno::ROFS));
+            return Err(io_error(op, &self.name, offset, len, Errno::ROFS));
         }
         check_range(op, &self.name, offset, len, self.len())
     }
@@ -212,7 +220,13 @@ impl Target for FileTarget {
     }
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
         self.writable("discard", offset, len)?;
-        // A hint: a target that cannot discard is as good as before.
+        if self.device {
+            // A hint: a device that cannot discard is as good as before. Other errors are the device's.
+            return match blkdev::discard(&self.file, offset, len) {
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOTTY) => Ok(()),
+                Err(e) => Err(io_error("discard", &self.name, offset, len, e)),
+            };
+        }
         let _ = rustix::fs::fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len);
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! [`FileTarget`] and [`Xfile`] hold bytes. The others wrap a target: [`Overlay`] keeps writes in memory, [`Undo`] saves what is
 //! overwritten, and for tests [`Recorder`] makes the images that a crash would leave, [`Faulty`] fails as devices do.
 
+mod blkdev;
 mod faulty;
 mod file;
 mod loopdev;

@@ -147,7 +147,7 @@ fn make_metadir(image: &Path) -> Result<()> {
     let target = libxfsr::target::FileTarget::open(image, libxfsr::target::Access::Write)?;
     let plan = mkfs::plan(&options, &mkfs::Devices::file(fs::metadata(image)?.len()))?;
     let targets = write::Targets { data: &target, log: None, rt: None };
-    write::write(&plan, &targets, &write::WriteOptions::default())?;
+    write::write(&plan, &targets, &write::WriteOptions::default(), &libxfsr::control::Control::none())?;
     Ok(())
 }
 

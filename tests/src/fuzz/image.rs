@@ -40,7 +40,7 @@ pub fn own() -> Memory {
     let plan = plan(&options, &Devices::file(size)).expect("plain options");
     let memory = Memory::new(size);
     let when = WriteOptions { discard: false, now: std::time::UNIX_EPOCH };
-    write(&plan, &Targets { data: &memory, log: None, rt: None }, &when).expect("writing to memory");
+    write(&plan, &Targets { data: &memory, log: None, rt: None }, &when, &Control::none()).expect("writing to memory");
     memory
 }
 
@@ -55,7 +55,8 @@ pub fn groups() -> (Memory, Memory) {
     let plan = plan(&options, &Devices { rt: Some(rt), ..Devices::file(size) }).expect("plain options");
     let (data, rt) = (Memory::new(size), Memory::new(size));
     let when = WriteOptions { discard: false, now: std::time::UNIX_EPOCH };
-    write(&plan, &Targets { data: &data, log: None, rt: Some(&rt) }, &when).expect("writing to memory");
+    write(&plan, &Targets { data: &data, log: None, rt: Some(&rt) }, &when, &Control::none())
+        .expect("writing to memory");
     (data, rt)
 }
 

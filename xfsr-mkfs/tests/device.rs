@@ -1,0 +1,204 @@
+//! Block devices: their geometry, what is discarded, and what is left when it is interrupted.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use xfsr_tests::oracle::{self, Loop};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_xfsr-mkfs");
+const UUID: &str = "uuid=11111111-2222-3333-4444-555555555555";
+
+fn run(program: &str, options: &[&str], path: &Path) -> oracle::Verdict {
+    let words: Vec<OsString> = options.iter().map(OsString::from).chain([path.into()]).collect();
+    oracle::verdict(program, &words).expect("it runs")
+}
+
+/// A loop device with sectors of 4096 bytes.
+struct Large(PathBuf);
+
+impl Large {
+    fn attach(file: &Path) -> Self {
+        let args = ["-f", "--show", "--sector-size", "4096"].map(OsString::from);
+        let words: Vec<OsString> = args.into_iter().chain([file.into()]).collect();
+        for _ in 0..20 {
+            if let Ok(name) = xfsr_tests::run("losetup", &words) {
+                return Self(name.trim().into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("no loop device");
+    }
+}
+
+impl Drop for Large {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("-d").arg(&self.0).output();
+    }
+}
+
+fn whole(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|mut f| f.read_to_end(&mut bytes)).expect("reading");
+    bytes
+}
+
+/// Bytes in which two filesystems of one UUID may not differ: all but the times of the first three inodes and these inodes' checksums.
+fn differences(a: &[u8], b: &[u8]) -> Vec<usize> {
+    let number = |at: usize, len: usize| a[at..at + len].iter().fold(0, |n, b| n << 8 | usize::from(*b));
+    let (block, inode, root, per_block) = (number(4, 4), number(104, 2), number(56, 8), number(123, 1));
+    let base = (root >> per_block) * block + (root & ((1 << per_block) - 1)) * inode;
+    let fields = [(40, 16), (100, 4), (144, 8)];
+    let masks: Vec<_> =
+        (0..3).flat_map(|n| fields.map(|(o, l)| base + n * inode + o..base + n * inode + o + l)).collect();
+    assert_eq!(a.len(), b.len());
+    let differ = (0..a.len()).step_by(4096).filter(|n| a[*n..*n + 4096] != b[*n..*n + 4096]);
+    let bytes = differ.flat_map(|n| n..n + 4096).filter(|n| a[*n] != b[*n]);
+    bytes.filter(|n| !masks.iter().any(|m| m.contains(n))).collect()
+}
+
+#[test]
+fn large_sectors_are_taken_from_the_device() {
+    if oracle::require(&["root", "loop", "losetup", "mkfs.xfs"]).is_none() {
+        return;
+    }
+    let image = tempfile::NamedTempFile::new().expect("a file");
+    image.as_file().set_len(320 << 20).expect("a length");
+    let device = Large::attach(image.path());
+    for options in ["", "-s size=8k -b size=16k", "-d sectsize=4096", "-i size=1024 -n size=8k"] {
+        let words: Vec<&str> = options.split_whitespace().chain(["-f", "-K", "-m", UUID]).collect();
+        let theirs = run("mkfs.xfs", &words, &device.0);
+        let their_bytes = whole(&device.0);
+        let ours = run(PROGRAM, &words, &device.0);
+        assert_eq!((ours.code, &ours.output), (0, &theirs.output), "{options}");
+        assert!(options.contains("8k -b") || ours.output.contains("sectsz=4096"), "{}", ours.output);
+        assert_eq!(differences(&their_bytes, &whole(&device.0)), [0_usize; 0], "{options}");
+    }
+    let before = whole(&device.0);
+    for (options, part) in [
+        ("-s size=512", "-s size=512 is not possible: the device's sectors have 4096 bytes"),
+        ("-s size=2k -b size=2k", "-s size=2048 is not possible"),
+        ("-d sectsize=1024", "=1024 is not possible"),
+        ("-b size=1024", "a sector is at most a block"),
+    ] {
+        let words: Vec<&str> = options.split_whitespace().chain(["-f"]).collect();
+        assert_eq!(run("mkfs.xfs", &words, &device.0).code, 1, "{options}: mkfs.xfs");
+        let ours = run(PROGRAM, &words, &device.0);
+        assert!(ours.code == 1 && ours.output.contains(part), "{options}: {}", ours.output);
+        assert_eq!(ours.output.lines().count(), 1, "{}", ours.output);
+    }
+    assert!(whole(&device.0) == before, "a refused option wrote");
+}
+
+/// Fills a file with bytes that no metadata looks like.
+fn garbage(path: &Path, len: u64) {
+    let mut file = File::create(path).expect("a file");
+    let piece = vec![0xa5; 1 << 20];
+    for _ in 0..len >> 20 {
+        file.write_all(&piece).expect("writing");
+    }
+    file.sync_all().expect("writing");
+}
+
+#[test]
+fn metadata_is_whole_whatever_the_device_held() {
+    if oracle::require(&["mkfs.xfs", "xfs_repair"]).is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let [theirs, ours] = ["theirs", "ours"].map(|n| directory.path().join(n));
+    for options in ["", "-b size=1k -m rmapbt=1", "-b size=64k"] {
+        for (program, path) in [("mkfs.xfs", &theirs), (PROGRAM, &ours)] {
+            garbage(path, 320 << 20);
+            // What a device discards is undefined; not discarding leaves the worst.
+            let uuid = format!("rmapbt={},{UUID}", u8::from(options.contains("rmapbt=1")));
+            let options = options.replace("-m rmapbt=1", "");
+            let words: Vec<&str> = options.split_whitespace().chain(["-q", "-f", "-K", "-m", &uuid]).collect();
+            let said = run(program, &words, path);
+            assert_eq!(said.code, 0, "{program} {options}: {}", said.output);
+        }
+        let (a, b) = (whole(&theirs), whole(&ours));
+        let number = |at: usize| a[at..at + 4].iter().fold(0, |n, b| n << 8 | usize::from(*b));
+        let (block, group) = (number(4), number(4) * number(84));
+        // Behind the four headers of an AG their block is unused: mkfs.xfs leaves what was there, we clear it.
+        let wrong: Vec<usize> =
+            differences(&a, &b).into_iter().filter(|n| n % group < 2048 || n % group >= block || b[*n] != 0).collect();
+        assert_eq!(wrong, [0_usize; 0], "{options}");
+        let volume = libxfsr::volume::Volume::open(&libxfsr::volume::Devices::data(&ours)).expect("a volume");
+        let outcome = libxfsr::check::check(&volume, &libxfsr::control::Control::none()).expect("a check");
+        assert_eq!(outcome.verdict(), libxfsr::check::Verdict::Clean, "{options}: {outcome}");
+        let theirs = oracle::xfs_repair_n(&ours, &[]).expect("xfs_repair runs");
+        assert!(theirs.clean(), "{options}: {}", theirs.output);
+    }
+}
+
+#[test]
+fn discarding_gives_back_what_the_device_took() {
+    if oracle::require(&["root", "loop", "losetup", "mkfs.xfs"]).is_none() {
+        return;
+    }
+    let image = tempfile::NamedTempFile::new().expect("a file");
+    garbage(image.path(), 400 << 20);
+    let used = || File::open(image.path()).and_then(|f| f.sync_all().and(f.metadata())).expect("a file").blocks() * 512;
+    let device = Loop::attach(image.path(), false).expect("a loop device");
+    let full = used();
+    assert!(full >= 400 << 20, "{full}");
+    let kept = run(PROGRAM, &["-q", "-f", "-K"], device.path());
+    assert_eq!((kept.code, &*kept.output), (0, ""));
+    assert!(used() >= full - (1 << 20), "-K gave back {} of {full}", full - used());
+    let given = run(PROGRAM, &["-q", "-f"], device.path());
+    assert_eq!((given.code, &*given.output), (0, ""));
+    // The log is 64 MiB, and may take its space.
+    assert!(used() < 70 << 20, "{} of {full} still taken", used());
+    let back = oracle::xfs_repair_n(device.path(), &[]).expect("xfs_repair runs");
+    assert!(back.clean(), "{}", back.output);
+}
+
+/// The program with each discard (of a device) and each punch (of a file) taking longer.
+fn slowed(path: &Path, micros: u32) -> Command {
+    let mut command = Command::new("strace");
+    let inject = format!("inject=ioctl,fallocate:delay_exit={micros}");
+    command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=ioctl,fallocate", "-e", &inject, "--"]);
+    command.arg(PROGRAM).args(["-q", "-f", "--progress=json"]).arg(path);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn a_long_discard_tells_its_progress_and_can_be_interrupted() {
+    if oracle::require(&["root", "loop", "losetup", "strace", "mkfs.xfs", "blkid"]).is_none() {
+        return;
+    }
+    let image = tempfile::NamedTempFile::new().expect("a file");
+    image.as_file().set_len(30 << 30).expect("a length");
+    let device = Loop::attach(image.path(), false).expect("a loop device");
+    let made = run("mkfs.xfs", &["-q", "-f"], device.path());
+    assert_eq!(made.code, 0, "{}", made.output);
+    let mark = |byte: u8| image.as_file().write_all_at(&[byte; 4096], 29 << 30).expect("writing");
+    mark(0xa5);
+
+    let child = slowed(device.path(), 250_000).spawn().expect("it starts");
+    std::thread::sleep(Duration::from_millis(2500));
+    let since = Instant::now();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)
+        .expect("a signal");
+    let ended = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert!(since.elapsed() < Duration::from_secs(5), "Ctrl-C took {:?}", since.elapsed());
+    assert!(said.contains("\"phase\":\"discard\""), "no progress: {said}");
+    assert!(said.contains("holds no filesystem now") && said.contains("make it again"), "{said}");
+    let mut last = [0; 4096];
+    image.as_file().read_exact_at(&mut last, 29 << 30).expect("reading");
+    assert_eq!(last, [0xa5; 4096], "it was not interrupted in the middle");
+    let found = run("blkid", &["-p"], device.path());
+    assert!(!found.output.contains("xfs"), "half a filesystem looks whole: {}", found.output);
+
+    let again = run(PROGRAM, &["-q"], device.path());
+    assert_eq!((again.code, &*again.output), (0, ""), "nothing is in the way of another run");
+    let clean = oracle::xfs_repair_n(device.path(), &[]).expect("xfs_repair runs");
+    assert!(clean.clean(), "{}", clean.output);
+}
