@@ -106,7 +106,12 @@ pub(crate) fn info(s: &mut Session, _: &[String]) -> Outcome {
         bit(f.ascii_ci()),
         bit(f.ftype())
     );
-    let log = if g.log_start.0 != 0 { "internal log" } else { "external" };
+    let given = s.volume.log.filter(|_| g.log_start.0 == 0).and_then(|log| s.volume.cache.target(log).ok());
+    let log = match given {
+        Some(log) => libxfsr::text::escape(log.name().as_bytes()),
+        None if g.log_start.0 == 0 => "external".to_owned(),
+        None => "internal log".to_owned(),
+    };
     say!(s, "log      ={log:<22} bsize={:<6} blocks={}, version=2", g.block_size, g.log_blocks);
     say!(
         s,

@@ -29,21 +29,25 @@ pub(super) fn tell(s: &Session, usage: &Usage, about: &About) -> Outcome {
     let g = &s.volume.geometry;
     for b in &about.blocks {
         let fsb = FsBlock(*b);
-        if g.fsblock_to_daddr(fsb).is_none() {
+        let exists = g.fsblock_to_daddr(fsb).is_some();
+        if !exists && *b >= realtime_length(s) {
             return Err(format!("-b: there is no block {b}"));
         }
-        if !about.all {
+        if exists && !about.all {
             let (ag, at) = g.split(fsb);
             block(s, usage, ag, at);
             places(s, usage, ag, at);
         }
+    }
+    if !about.all {
+        s.watched(|control| realtime_places(s, &about.blocks, control)).map_err(|e| e.to_string())?;
     }
     if about.all {
         return s.watched(|control| everything(s, usage, control)).map_err(|e| e.to_string());
     }
     for i in &about.inodes {
         let read = Inode::read(&s.volume, Ino(*i), OnDamage::Keep).map_err(|e| e.to_string())?;
-        inode(s, usage, Ino(*i), &read.bytes)?;
+        inode(s, usage, (Ino(*i), &read.bytes), false)?;
         for ag in g.ags() {
             for o in usage.extents(ag).iter().filter(|o| o.owner == *i) {
                 for at in o.start.0..o.start.0.saturating_add(o.count) {
@@ -84,7 +88,7 @@ fn everything(s: &Session, usage: &Usage, control: &Control<'_>) -> Result<(), l
         })?;
     }
     scan::for_each_used(&s.volume, control, &mut |seen| {
-        let told = seen.map_err(|e| e.to_string()).and_then(|(ino, bytes)| inode(s, usage, ino, bytes));
+        let told = seen.map_err(|e| e.to_string()).and_then(|seen| inode(s, usage, seen, true));
         if let Err(e) = told {
             complain!(s, "blockget: {e}");
         }
@@ -117,6 +121,53 @@ fn places(s: &Session, usage: &Usage, ag: AgNumber, at: AgBlock) {
         let offset = (o.offset & RMAP_OFFSET_MASK).saturating_add(u64::from(at.0.saturating_sub(o.start.0)));
         say!(s, "inode {} block {} at offset {offset}", o.owner, s.volume.geometry.join(ag, at));
     }
+}
+
+/// Blocks of the realtime device that have a number of their own; those of realtime groups are not told about.
+fn realtime_length(s: &Session) -> u64 {
+    let g = &s.volume.geometry;
+    if g.rt_groups == 0 { g.rt_blocks } else { 0 }
+}
+
+/// What those blocks of the realtime device are used for that have one of these numbers, and where in the files they are.
+fn realtime_places(s: &Session, blocks: &[u64], control: &Control<'_>) -> Result<(), libxfsr::Error> {
+    let (g, length) = (&s.volume.geometry, realtime_length(s));
+    let mut wanted: Vec<u64> = blocks.iter().copied().filter(|b| *b < length).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    wanted.sort_unstable();
+    wanted.dedup();
+    let among = |start: u64, count: u64| {
+        let from = wanted.partition_point(|b| *b < start);
+        wanted.iter().copied().skip(from).take_while(move |b| b - start < count)
+    };
+    let unit = u64::from(g.rt_extent_size);
+    let bitmap = Ino(s.volume.superblock.rbmino.get());
+    libxfsr::realtime::free_runs(&s.volume, bitmap, g.rt_extents, &mut |start, count| {
+        among(start.0.saturating_mul(unit), count.saturating_mul(unit))
+            .for_each(|b| say!(s, "setting rtblock {b} to rtfree"));
+        ControlFlow::Continue(())
+    })?;
+    scan::for_each_used(&s.volume, control, &mut |seen| {
+        let told = seen.and_then(|(ino, bytes)| {
+            if !Dinode::from_bytes(bytes).is_some_and(Dinode::is_realtime) {
+                return Ok(());
+            }
+            fork::extents(&s.volume, ino, bytes, ForkKind::Data, (0, u64::MAX), &mut |e| {
+                for b in among(e.start, e.count) {
+                    say!(s, "setting rtblock {b} to rtdata");
+                    say!(s, "setting inode to {ino} for rtblock {b}");
+                    say!(s, "inode {ino} block {b} at offset {}", e.offset.saturating_add(b - e.start));
+                }
+                ControlFlow::Continue(())
+            })
+        });
+        if let Err(e) = told {
+            complain!(s, "blockget: {e}");
+        }
+        if s.out.broken() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
 }
 
 fn format_name(f: Option<Format>) -> &'static str {
@@ -159,8 +210,9 @@ fn core(s: &Session, ino: Ino, c: &Dinode) {
     );
 }
 
-/// An inode: its core, its name where names were asked for, its extents.
-fn inode(s: &Session, usage: &Usage, ino: Ino, bytes: &[u8]) -> Outcome {
+/// An inode: its core, its name where names were asked for, its extents; with `blocks` also what those on the realtime device are used
+/// for.
+fn inode(s: &Session, usage: &Usage, (ino, bytes): (Ino, &[u8]), blocks: bool) -> Outcome {
     let c = Dinode::from_bytes(bytes).ok_or_else(|| format!("inode {ino} is cut short"))?;
     core(s, ino, c);
     say!(s, "inode {ino} nlink {} {}", c.nlink, if c.is_dir() { "is dir" } else { "not dir" });
@@ -175,7 +227,7 @@ fn inode(s: &Session, usage: &Usage, ino: Ino, bytes: &[u8]) -> Outcome {
         fork::extents(&s.volume, ino, bytes, kind, (0, u64::MAX), &mut |e| {
             say!(s, "inode {ino} extent [{},{},{},{}]", e.offset, e.start, e.count, u8::from(e.unwritten));
             if realtime {
-                realtime_blocks(s, ino, e);
+                realtime_blocks(s, ino, e, blocks);
             }
             if s.out.broken() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
@@ -185,12 +237,14 @@ fn inode(s: &Session, usage: &Usage, ino: Ino, bytes: &[u8]) -> Outcome {
 }
 
 /// The blocks of an extent on the realtime device.
-fn realtime_blocks(s: &Session, ino: Ino, e: &Extent) {
+fn realtime_blocks(s: &Session, ino: Ino, e: &Extent, used: bool) {
     for b in e.start..e.start.saturating_add(e.count) {
         if s.out.broken() {
             return;
         }
-        say!(s, "setting rtblock {b} to rtdata");
+        if used {
+            say!(s, "setting rtblock {b} to rtdata");
+        }
         say!(s, "setting inode to {ino} for rtblock {b}");
     }
 }

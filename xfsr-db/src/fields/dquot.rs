@@ -1,6 +1,10 @@
 //! Quota records.
 
-use crate::field::{Def, Lines, Show};
+use super::inode::calendar;
+use crate::field::{Def, Lines, Show, dec, plain};
+use libxfsr::format::quota::{DiskDquot, DquotSlot};
+use zerocopy::FromBytes as _;
+use zerocopy::big_endian::U32;
 
 const SLOT: &[Def] = &[
     ("diskdq.magic", 0, Show::Hex(2)),
@@ -13,14 +17,15 @@ const SLOT: &[Def] = &[
     ("diskdq.ino_softlimit", 32, Show::Dec(8)),
     ("diskdq.bcount", 40, Show::Dec(8)),
     ("diskdq.icount", 48, Show::Dec(8)),
-    ("diskdq.itimer", 56, Show::Dec(4)),
-    ("diskdq.btimer", 60, Show::Dec(4)),
+];
+const WARNINGS: &[Def] = &[
     ("diskdq.iwarns", 64, Show::Dec(2)),
     ("diskdq.bwarns", 66, Show::Dec(2)),
     ("diskdq.rtb_hardlimit", 72, Show::Dec(8)),
     ("diskdq.rtb_softlimit", 80, Show::Dec(8)),
     ("diskdq.rtbcount", 88, Show::Dec(8)),
-    ("diskdq.rtbtimer", 96, Show::Dec(4)),
+];
+const REST: &[Def] = &[
     ("diskdq.rtbwarns", 100, Show::Dec(2)),
     ("crc", 108, Show::Crc),
     ("lsn", 112, Show::Hex(8)),
@@ -29,5 +34,19 @@ const SLOT: &[Def] = &[
 
 /// `bytes` begin with the record and end with it, so that the checksum covers what it shall.
 pub(super) fn slot(out: &mut Lines, bytes: &[u8]) {
+    let Ok((slot, _)) = DquotSlot::ref_from_prefix(bytes) else { return };
+    let d = &slot.diskdq;
     out.table("", bytes, SLOT);
+    timer(out, "diskdq.itimer", d, d.itimer);
+    timer(out, "diskdq.btimer", d, d.btimer);
+    out.table("", bytes, WARNINGS);
+    timer(out, "diskdq.rtbtimer", d, d.rtbtimer);
+    out.table("", bytes, REST);
+}
+
+/// When a grace period ends; record 0 has the lengths of grace periods instead.
+fn timer(out: &mut Lines, path: &str, d: &DiskDquot, raw: U32) {
+    let ends = i64::try_from(d.timer(raw)).unwrap_or(i64::MAX);
+    let shown = if d.id.get() == 0 || raw.get() == 0 { dec(raw.get().into()) } else { plain(calendar(ends)) };
+    out.one(path, shown);
 }
