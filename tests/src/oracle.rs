@@ -319,6 +319,8 @@ pub struct GuestJob<'a> {
     pub share: Option<&'a Path>,
     /// Use the kernel with XFS_DEBUG.
     pub debug: bool,
+    /// Parameters of the guest kernel beside its own.
+    pub parameters: &'a str,
     /// Seconds until the guest is ended; 0 for 120.
     pub timeout: u32,
 }
@@ -375,6 +377,9 @@ impl Guest {
         c.arg("-t").arg(if job.timeout == 0 { 120 } else { job.timeout }.to_string());
         if job.debug {
             c.arg("-k").arg(self.directory.join("bzImage-debug"));
+        }
+        if !job.parameters.is_empty() {
+            c.args(["-A", job.parameters]);
         }
         for program in &job.programs {
             c.arg("-b").arg(program);

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use xfsr_tests::oracle::{self, Loop};
+use xfsr_tests::oracle::{self, Guest, GuestJob, Loop};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_xfsr-mkfs");
 const UUID: &str = "uuid=11111111-2222-3333-4444-555555555555";
@@ -201,4 +201,49 @@ fn a_long_discard_tells_its_progress_and_can_be_interrupted() {
     assert_eq!((again.code, &*again.output), (0, ""), "nothing is in the way of another run");
     let clean = oracle::xfs_repair_n(device.path(), &[]).expect("xfs_repair runs");
     assert!(clean.clean(), "{}", clean.output);
+}
+
+/// Asks both programs of one device with several options, and says what they answer.
+const LOOK: &str = r#"
+cd /tmp
+look() { device=$1; shift; for p in mkfs.xfs xfsr-mkfs; do $p -N -f "$@" $device >$p.out 2>/dev/null; echo "status $?" >>$p.out; done
+ if cmp -s mkfs.xfs.out xfsr-mkfs.out; then echo "equal: $(grep -o 'sectsz=[0-9]*' xfsr-mkfs.out | head -1) $(grep -m1 -o 'sunit=.*' xfsr-mkfs.out | tr -s ' ') $device $*"
+ else echo "DIFFERENT $device $*"; cat mkfs.xfs.out xfsr-mkfs.out; fi; }
+echo 1 >/sys/bus/pseudo/drivers/scsi_debug/add_host; while [ ! -b /dev/sda ]; do sleep 0.1; done
+look /dev/sda; look /dev/sda -b size=1k; look /dev/sda -d noalign; look /dev/sda -s size=512; look /dev/sda -d size=600m
+for n in 1 2 3; do truncate -s 2G file$n; done
+a=$(losetup -f --show file1); b=$(losetup -f --show --sector-size 4096 file2); c=$(losetup -f --show file3)
+for unit in 128 24 4096; do
+ dmsetup create striped --table "0 6144000 striped 2 $unit $a 0 $c 0"; dmsetup mknodes
+ look /dev/mapper/striped; look /dev/mapper/striped -b size=16k; look /dev/mapper/striped -d su=32k,sw=2
+ dmsetup remove striped
+done
+dmsetup create linear --table "0 3072000 linear $a 0
+3072000 3072000 linear $b 0"; dmsetup mknodes
+look /dev/mapper/linear; look /dev/mapper/linear -s size=512
+echo done
+"#;
+
+#[test]
+fn the_geometry_of_devices_is_what_mkfs_xfs_sees() {
+    if oracle::require(&["guest", "mkfs.xfs", "dmsetup"]).is_none() {
+        return;
+    }
+    let guest = Guest::find().expect("the guest kernel");
+    // Sectors of 512 bytes in physical ones of 4096, stripes of 64 KiB and 512 KiB; most of the device wraps around in a little memory.
+    let parameters = "scsi_debug.dev_size_mb=8 scsi_debug.virtual_gb=3 scsi_debug.physblk_exp=3 scsi_debug.opt_blks=1024 \
+                      scsi_debug.opt_xferlen_exp=7";
+    let job = GuestJob { programs: vec![Path::new(PROGRAM)], parameters, ..Default::default() };
+    let said = guest.run(&job, LOOK).expect("the guest runs").output;
+    let equal = said.lines().filter(|l| l.starts_with("equal: ")).count();
+    assert!(equal == 16 && said.contains("done") && !said.contains("DIFFERENT"), "{equal}: {said}");
+    for line in [
+        "equal: sectsz=4096 sunit=16 swidth=128 blks /dev/sda",
+        "equal: sectsz=4096 sunit=0 swidth=0 blks /dev/sda -d size=600m",
+        "equal: sectsz=512 sunit=3 swidth=6 blks /dev/mapper/striped",
+        "equal: sectsz=512 sunit=0 swidth=0 blks /dev/mapper/striped -b size=16k",
+        "equal: sectsz=4096 sunit=0 swidth=0 blks /dev/mapper/linear",
+    ] {
+        assert!(said.lines().any(|l| l.trim() == line), "{line}: {said}");
+    }
 }
