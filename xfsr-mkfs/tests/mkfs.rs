@@ -427,6 +427,8 @@ fn what_is_there_is_kept_unless_forced() {
 
 #[test]
 fn config_file_json_dry_run_and_new_image() {
+    let said = ours(&["-V", "-b", "size=4k", "/nonexistent"]);
+    assert!(said.status.success() && said.stdout.starts_with(b"xfsr-mkfs version "), "{said:?}");
     let dir = tempfile::tempdir().expect("a directory");
     let config = dir.path().join("c.conf");
     std::fs::write(&config, "\u{feff}# a comment\r\n[block]\r\nsize: 1k ; small\r\n\n[metadata]\nrmapbt=1\n")
