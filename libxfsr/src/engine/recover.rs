@@ -2,12 +2,12 @@
 
 use crate::cache::OnDamage;
 use crate::control::Control;
-use crate::error::{ForkKind, Result};
+use crate::error::{Error, ForkKind, Result};
 use crate::format::ag::{AGF, AGI, Agf, Agi};
 use crate::format::dir;
 use crate::format::superblock::{SUPERBLOCK, Superblock};
 use crate::inode::{Inode, file, fork};
-use crate::journal::{Replayed, close, replay};
+use crate::journal::{LogState, Replayed, close, log_state, replay};
 use crate::realtime::free_runs;
 use crate::target::{Overlay, Target};
 use crate::units::{BASIC_BLOCK, Daddr, FileBlock, Ino, Lsn};
@@ -28,7 +28,7 @@ pub struct View {
     pub replayed: Replayed,
 }
 
-/// Replays the log of a filesystem into an overlay.
+/// Replays the log of a filesystem into an overlay; of a clean log nothing.
 ///
 /// Deferred work that a crash cut off is not finished: [`Replayed::pending`] tells which.
 ///
@@ -46,7 +46,11 @@ pub fn replayed_view(
         None => None,
     };
     let open = || Volume::from_targets_with(overlay.clone(), log.clone(), rt.clone(), DEFAULT_CACHE, control);
-    let replayed = replay(&open()?, &*overlay, control)?;
+    let volume = open()?;
+    if matches!(log_state(&volume)?, LogState::Clean { .. }) {
+        return Ok(View { volume, overlay, replayed: Replayed::default() });
+    }
+    let replayed = replay(&volume, &*overlay, control)?;
     // Opened anew: what was replayed may have changed the superblock.
     let volume = open()?;
     if !replayed.pieces.is_empty() {
@@ -58,9 +62,12 @@ pub fn replayed_view(
 }
 
 /// While a filesystem is in use the superblock's counters are kept in memory, and what the log has of them is of any time: they are the sums
-/// of what the AGs say. Where an AG's headers cannot be used they stay as they are.
+/// of what the AGs say. Where an AG's headers cannot be used, or are not there, they stay as they are.
 fn recount(volume: &Volume, target: &dyn Target, control: &Control<'_>) -> Result<()> {
     let g = &volume.geometry;
+    if volume.shortfall().is_some() {
+        return Ok(());
+    }
     let (mut inodes, mut free, mut blocks) = (0, 0, 0);
     for ag in volume.ags() {
         control.check()?;
@@ -104,18 +111,27 @@ fn seal_pieces(volume: &Volume, target: &dyn Target, replayed: &Replayed, contro
         if !inode.core.is_dir() {
             continue;
         }
-        let step = 1u64 << volume.geometry.dir_block_log;
-        let mut blocks = BTreeSet::new();
-        fork::extents(volume, *ino, &inode.bytes, ForkKind::Data, (0, u64::MAX), &mut |e| {
-            // A directory block lies in pieces where an extent ends inside it.
-            blocks.insert(e.offset / step * step);
-            blocks.insert((e.offset.saturating_add(e.count).saturating_sub(1)) / step * step);
-            ControlFlow::Continue(())
-        })?;
-        for first in blocks {
-            if let Some(pieces) = file::map_blocks(volume, &inode, ForkKind::Data, FileBlock(first), step)? {
-                seal_block(target, *ino, &pieces, replayed)?;
-            }
+        match seal_directory(volume, target, &inode, replayed) {
+            // What is damaged is for a check to say.
+            Err(Error::Corrupt(_)) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn seal_directory(volume: &Volume, target: &dyn Target, inode: &Inode, replayed: &Replayed) -> Result<()> {
+    let step = 1u64 << volume.geometry.dir_block_log;
+    let mut blocks = BTreeSet::new();
+    fork::extents(volume, inode.ino, &inode.bytes, ForkKind::Data, (0, u64::MAX), &mut |e| {
+        // A directory block lies in pieces where an extent ends inside it.
+        blocks.insert(e.offset / step * step);
+        blocks.insert((e.offset.saturating_add(e.count).saturating_sub(1)) / step * step);
+        ControlFlow::Continue(())
+    })?;
+    for first in blocks {
+        if let Some(pieces) = file::map_blocks(volume, inode, ForkKind::Data, FileBlock(first), step)? {
+            seal_block(target, inode.ino, &pieces, replayed)?;
         }
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! The record that makes a log clean, and what must be done before it can be written.
 
 use super::head::{IN_FLIGHT_BLOCKS, Log};
-use super::records::End;
-use crate::error::{Error, Result};
+use super::records::{End, next_cycle};
+use crate::error::{Corruption, Error, Result, Rule};
 use crate::format::log::{
     CLIENT_LOG, CYCLE_BYTES, FORMAT_LINUX_LE, HEADER_MAGIC, LOG_BLOCK, OpFlags, OpHeader, RecordHeader, UNMOUNT_TYPE,
     Unmount, pack, seal_record,
@@ -17,7 +17,8 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 const TID: u32 = 0xb0c0_d0d0;
 
 /// A record that says that the filesystem was unmounted, as it stands on disk. With a stripe unit it fills one. `previous` is the
-/// block of the record before it; none in a log that was never used, where the record has no checksum either.
+/// block of the record before it; none in a log that was never used, where the record has no checksum either. Where it reaches over the end of
+/// the log it goes on at the start.
 pub(crate) fn unmount_record(g: &Geometry, at: Lsn, previous: Option<u32>) -> Result<Vec<u8>> {
     let unit = if g.log_stripe_unit > 1 { g.log_stripe_unit as usize } else { 0 };
     let mut headers = vec![0; unit.div_ceil(CYCLE_BYTES).max(1) * LOG_BLOCK];
@@ -46,6 +47,14 @@ pub(crate) fn unmount_record(g: &Geometry, at: Lsn, previous: Option<u32>) -> Re
     if !pack(&mut headers, &mut data, at.cycle()) {
         return Err(Error::invalid("a short log record"));
     }
+    // Behind the end of the log the next cycle begins. A header block has its cycle in its first word as well, but for the first.
+    let blocks = u64::from(g.log_blocks) << g.bb_shift();
+    let parts = headers.chunks_mut(LOG_BLOCK).chain(data.chunks_mut(LOG_BLOCK));
+    for (block, _) in parts.zip(u64::from(at.block())..).filter(|(_, i)| *i >= blocks) {
+        if let Some(word) = block.first_chunk_mut::<4>() {
+            *word = U32::new(next_cycle(at.cycle())).to_bytes();
+        }
+    }
     if previous.is_some() {
         seal_record(&mut headers, &data);
     }
@@ -70,7 +79,7 @@ impl Log {
         let mut bytes = vec![0; (count * BASIC_BLOCK) as usize];
         for (block, i) in bytes.chunks_mut(LOG_BLOCK).zip(0..) {
             // Behind the end of the log the head's cycle has begun.
-            let cycle = if at + i < self.blocks { head.cycle().wrapping_sub(1) } else { head.cycle() };
+            let cycle = if at + i < self.blocks { head.cycle().saturating_sub(1) } else { head.cycle() };
             if let Some(word) = block.first_chunk_mut::<4>() {
                 *word = U32::new(cycle).to_bytes();
             }
@@ -87,9 +96,67 @@ pub fn close(volume: &Volume, end: &End) -> Result<()> {
     let Some(log) = Log::open(volume)? else {
         return Err(Error::MissingDevice { device: Device::Log });
     };
+    let record = unmount_record(&volume.geometry, end.head, Some(end.newest.block()))?;
+    if record.len() as u64 > log.blocks * BASIC_BLOCK || u64::from(end.head.block()) >= log.blocks {
+        let c = Corruption::new("log", "length", Rule::Range).found(format_args!("{} blocks of 512 bytes", log.blocks));
+        return Err(c.expected(format_args!("room for {} bytes at block {}", record.len(), end.head.block())).into());
+    }
     log.clear_ahead(end.head)?;
     log.target.flush()?;
-    let record = unmount_record(&volume.geometry, end.head, Some(end.newest.block()))?;
     log.write_around(u64::from(end.head.block()), &record)?;
     log.target.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{End, Log, close};
+    use crate::control::Control;
+    use crate::journal::{LogState, log_state, records};
+    use crate::mkfs::{Devices, Options, plan, write};
+    use crate::target::{Target, Xfile};
+    use crate::units::Lsn;
+    use crate::volume::Volume;
+    use std::ops::ControlFlow;
+    use std::sync::Arc;
+
+    fn volume(stripe: bool) -> Volume {
+        let target = Arc::new(Xfile::new("closed").unwrap());
+        target.set_len(320 << 20).unwrap();
+        let mut options = Options::default();
+        if stripe {
+            options.log.su = Some(256 << 10);
+        }
+        let plan = plan(&options, &Devices::file(target.len())).unwrap();
+        let targets = write::Targets { data: &*target, log: None, rt: None };
+        write::write(&plan, &targets, &write::WriteOptions::default()).unwrap();
+        Volume::from_targets(target, None, None, 1 << 20).unwrap()
+    }
+
+    #[test]
+    fn a_closed_log_is_clean_wherever_its_head_is() {
+        for (stripe, step) in [(false, 1), (true, 512)] {
+            let v = volume(stripe);
+            let log = Log::open(&v).unwrap().unwrap();
+            for back in 0..6 {
+                // A log that was gone round twice: all its blocks are of cycle 3 up to the head.
+                let at = log.blocks - 1 - back * step;
+                let head = Lsn::new(3, u32::try_from(at / step * step).unwrap());
+                let mut all = vec![0; usize::try_from(log.blocks * 512).unwrap()];
+                for (block, i) in all.chunks_mut(512).zip(0..) {
+                    let cycle: u32 = if i < u64::from(head.block()) { 3 } else { 2 };
+                    block[..4].copy_from_slice(&cycle.to_be_bytes());
+                }
+                log.write_around(0, &all).unwrap();
+                close(&v, &End { head, newest: Lsn::new(3, head.block() - 2) }).unwrap();
+                assert!(matches!(log_state(&v), Ok(LogState::Clean { .. })), "{head:?}: {:?}", log_state(&v));
+                let mut unmounts = 0;
+                records(&v, &Control::none(), &mut |r| {
+                    unmounts += u32::from(r.is_unmount());
+                    Ok(ControlFlow::Continue(()))
+                })
+                .unwrap();
+                assert_eq!(unmounts, 1, "{head:?}");
+            }
+        }
+    }
 }

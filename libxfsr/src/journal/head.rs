@@ -4,7 +4,7 @@
 //! second word. Going round, the log overwrites itself, so blocks up to the head carry one cycle and those behind it the cycle
 //! before. The log is clean when the record before the head is an unmount record. Book: chapter "Journaling Log".
 
-use crate::error::{Corruption, Error, Result, Rule};
+use crate::error::{Corruption, Result, Rule};
 use crate::format::log::{CYCLE_BYTES, HEADER_MAGIC, LOG_BLOCK, MAX_RECORD, OpFlags, OpHeader, RecordHeader};
 use crate::target::Target;
 use crate::units::{BASIC_BLOCK, Lsn};
@@ -73,7 +73,11 @@ impl Log {
         let start = if g.log_start.0 == 0 {
             0
         } else {
-            g.fsblock_to_daddr(g.log_start).ok_or_else(|| Error::invalid("the log lies outside the device"))?.bytes()
+            g.fsblock_to_daddr(g.log_start)
+                .ok_or_else(|| {
+                    Corruption::new("log", "start", Rule::Range).found(g.log_start).expected("a block of the device")
+                })?
+                .bytes()
         };
         if blocks == 0 || start.saturating_add(blocks * BASIC_BLOCK) > target.len() {
             return Err(Corruption::new("log", "length", Rule::Range)

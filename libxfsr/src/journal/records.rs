@@ -44,7 +44,7 @@ fn bad(field: &'static str, rule: Rule) -> Box<Corruption> {
 }
 
 /// The cycle after this one; the number that would look like a record's first word is left out.
-fn next_cycle(cycle: u32) -> u32 {
+pub(super) fn next_cycle(cycle: u32) -> u32 {
     let next = cycle.wrapping_add(1);
     if next == HEADER_MAGIC { next.wrapping_add(1) } else { next }
 }

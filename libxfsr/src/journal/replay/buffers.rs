@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 const MAX_SECTORS: u64 = 128;
 /// Bytes that are kept after they were written, for items that come back to them.
 const KEPT: usize = 64 << 20;
+/// Bytes that one checkpoint may change in memory.
+const MOST: usize = 256 << 20;
 
 #[derive(Debug)]
 struct Buffer {
@@ -20,6 +22,20 @@ struct Buffer {
     dirty: bool,
     /// The type to seal it as; none where its parts carry their own checksums, or it is a part of something longer.
     seal: Option<&'static BlockType>,
+}
+
+impl Buffer {
+    /// Writes it with the LSN that it has.
+    fn write_as_it_is(&mut self, target: &dyn Target, at: u64) -> Result<()> {
+        if !self.dirty {
+            return Ok(());
+        }
+        if let Some(t) = self.seal {
+            let lsn = (t.lsn)(&self.bytes).unwrap_or_default();
+            (t.seal)(&mut self.bytes, lsn);
+        }
+        target.write_at(&self.bytes, at * BASIC_BLOCK)
+    }
 }
 
 /// Buffers by address.
@@ -50,6 +66,9 @@ impl<'a> Buffers<'a> {
             return Err(bad("blkno").found(at).expected("inside the device").into());
         }
         self.drop_overlapping(at, sectors)?;
+        if self.bytes > MOST {
+            self.spill()?;
+        }
         if !self.by_address.contains_key(&at.0) {
             let mut bytes = vec![0; len as usize];
             self.target.read_at(&mut bytes, at.bytes())?;
@@ -74,15 +93,20 @@ impl<'a> Buffers<'a> {
         for start in overlapping {
             if let Some(mut b) = self.by_address.remove(&start) {
                 self.bytes -= b.bytes.len();
-                if b.dirty {
-                    if let Some(t) = b.seal {
-                        let lsn = (t.lsn)(&b.bytes).unwrap_or_default();
-                        (t.seal)(&mut b.bytes, lsn);
-                    }
-                    self.target.write_at(&b.bytes, start * BASIC_BLOCK)?;
-                }
+                b.write_as_it_is(self.target, start)?;
             }
         }
+        Ok(())
+    }
+
+    /// Lets all go in the middle of a checkpoint that changes more than memory is meant to hold. With the LSNs that they had the blocks
+    /// are replayed again if this ends before its time.
+    fn spill(&mut self) -> Result<()> {
+        for (at, b) in &mut self.by_address {
+            b.write_as_it_is(self.target, *at)?;
+        }
+        self.by_address.clear();
+        self.bytes = 0;
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use crate::format::{checksum, da, stored_checksum};
 use crate::geometry::Geometry;
 use crate::journal::Item;
 use crate::units::{BASIC_BLOCK, Daddr, FsBlock, Ino, Lsn};
+use std::collections::HashSet;
 use zerocopy::FromBytes;
 use zerocopy::big_endian::U64;
 
@@ -221,17 +222,16 @@ fn change_owner(buffers: &mut Buffers<'_>, inode: &[u8], ino: Ino, kind: ForkKin
     let sectors = u64::from(geometry.block_size) / BASIC_BLOCK;
     let mut level = root.level.min(u16::from(MAX_LEVELS));
     let mut blocks: Vec<u64> = root.pointers.iter().map(|p| p.get()).collect();
-    // A tree holds no block twice: more than the device has are a loop.
-    let mut left = geometry.blocks;
+    // A tree holds no block twice.
+    let mut seen: HashSet<u64> = blocks.iter().copied().collect();
     while level > 0 && !blocks.is_empty() {
         level -= 1;
         let mut below = Vec::new();
         for block in std::mem::take(&mut blocks) {
-            left = left.checked_sub(1).ok_or_else(|| bad("bmbt", Rule::Loop).in_inode(ino))?;
             let Some(at) = geometry.fsblock_to_daddr(FsBlock(block)) else { continue };
             let bytes = buffers.get(at, sectors)?;
             let Ok((header, _)) = LongHeader::mut_from_prefix(bytes) else { continue };
-            if header.magic.get() != BMBT_MAGIC {
+            if header.magic.get() != BMBT_MAGIC || header.level.get() != level {
                 continue;
             }
             let n = usize::from(header.numrecs.get());
@@ -240,7 +240,8 @@ fn change_owner(buffers: &mut Buffers<'_>, inode: &[u8], ino: Ino, kind: ForkKin
             if level > 0 {
                 let from = BMBT.header + BMBT.node_max(bytes.len()) * BMBT.key;
                 let n = n.min(BMBT.node_max(bytes.len()));
-                below.extend(da::array::<U64>(bytes.get(from..).unwrap_or(&[]), n).iter().map(|p| p.get()));
+                let pointers = da::array::<U64>(bytes.get(from..).unwrap_or(&[]), n).iter().map(|p| p.get());
+                below.extend(pointers.filter(|p| geometry.is_valid_fsblock(FsBlock(*p)) && seen.insert(*p)));
             }
             if other {
                 buffers.changed(at, BMBT_BLOCK.log_type);

@@ -85,8 +85,11 @@ struct Replay<'a> {
     buffers: Buffers<'a>,
     /// How often a buffer was cancelled in what is still to come.
     cancelled: HashMap<(u64, u64), u32>,
+    /// In the order of the log. The numbers of intents are no order, and come again.
     pending: BTreeMap<u64, PendingIntent>,
-    order: Vec<u64>,
+    /// Where each number stands in it.
+    by_id: HashMap<u64, u64>,
+    logged: u64,
     done: Done,
     pieces: BTreeMap<Daddr, Lsn>,
     directories: BTreeSet<Ino>,
@@ -103,7 +106,8 @@ pub fn replay(volume: &Volume, target: &dyn Target, control: &Control<'_>) -> Re
         buffers: Buffers::new(target, &volume.geometry),
         cancelled: HashMap::new(),
         pending: BTreeMap::new(),
-        order: Vec::new(),
+        by_id: HashMap::new(),
+        logged: 0,
         done: Done::default(),
         pieces: BTreeMap::new(),
         directories: BTreeSet::new(),
@@ -132,9 +136,8 @@ pub fn replay(volume: &Volume, target: &dyn Target, control: &Control<'_>) -> Re
     })?;
     replay.buffers.write(group)?;
     replay.done.unfinished = transactions.unfinished() as u64;
-    let mut pending = replay.pending;
     Ok(Replayed {
-        pending: replay.order.iter().filter_map(|id| pending.remove(id)).collect(),
+        pending: replay.pending.into_values().collect(),
         end,
         done: replay.done,
         directories: if replay.pieces.is_empty() { BTreeSet::new() } else { replay.directories },
@@ -196,14 +199,15 @@ impl Replay<'_> {
             kind if kind.is_intent() => {
                 if let Some(id) = item.id() {
                     let regions = item.regions.to_vec();
-                    self.pending.insert(id, PendingIntent { kind, id, lsn: item.lsn, regions });
-                    self.order.push(id);
+                    self.logged += 1;
+                    self.pending.insert(self.logged, PendingIntent { kind, id, lsn: item.lsn, regions });
+                    self.by_id.insert(id, self.logged);
                 }
                 Ok(())
             }
             _ => {
-                if let Some(id) = item.done_id() {
-                    self.pending.remove(&id);
+                if let Some(at) = item.done_id().and_then(|id| self.by_id.remove(&id)) {
+                    self.pending.remove(&at);
                 }
                 Ok(())
             }
