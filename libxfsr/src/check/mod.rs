@@ -26,7 +26,7 @@ mod values;
 use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule, Severity};
 use crate::format::features::{LogIncompat, RoCompat};
-use crate::journal::{LogState, log_state};
+use crate::journal::{LogState, log_state, verify_cycles};
 use crate::units::{AgBlock, AgNumber, Device, Lsn};
 use crate::volume::Volume;
 use findings::Findings;
@@ -283,6 +283,9 @@ fn run(
             let primary = volume.superblock.lsn.get();
             let bad = || Corruption::new("sb", "lsn", Rule::Lsn).in_ag(AgNumber(0), None);
             found.lsn(Some(Lsn(primary)).filter(|_| volume.superblock_from == AgNumber(0)), bad);
+            if let Err(e) = verify_cycles(volume, control) {
+                found.add_error(e, || Corruption::new("log", "cycle", Rule::Unreadable));
+            }
         }
         Ok(LogState::Absent) => {
             // It could be dirty.

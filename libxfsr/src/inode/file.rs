@@ -160,8 +160,11 @@ pub fn symlink_target(volume: &Volume, inode: &Inode) -> Result<Vec<u8>> {
         read_extent(volume, inode, &e, 0, &mut block)?;
         let daddr = volume.geometry.fsblock_to_daddr(FsBlock(e.start)).unwrap_or(Daddr(0));
         let part = link_part(volume, inode, &block, daddr, target.len())?;
-        let rest = length - target.len();
-        target.extend_from_slice(part.get(..part.len().min(rest)).unwrap_or(part));
+        if part.len() > length - target.len() {
+            let expected = target.len() + part.len();
+            return Err(inode.bad("size", Rule::Mismatch).found(size).expected(expected).into());
+        }
+        target.extend_from_slice(part);
     }
     if target.len() < length {
         return Err(inode.bad("size", Rule::Truncated).found(target.len()).expected(length).into());

@@ -4,10 +4,11 @@
 //! second word. Going round, the log overwrites itself, so blocks up to the head carry one cycle and those behind it the cycle
 //! before. The log is clean when the record before the head is an unmount record. Book: chapter "Journaling Log".
 
+use crate::control::Control;
 use crate::error::{Corruption, Result, Rule};
 use crate::format::log::{CYCLE_BYTES, HEADER_MAGIC, LOG_BLOCK, MAX_RECORD, OpFlags, OpHeader, RecordHeader};
 use crate::target::Target;
-use crate::units::{BASIC_BLOCK, Lsn};
+use crate::units::{BASIC_BLOCK, Daddr, Lsn};
 use crate::volume::Volume;
 use std::sync::Arc;
 use zerocopy::FromBytes;
@@ -20,6 +21,10 @@ const SEARCH_BLOCKS: u64 = MAX_RECORD as u64 / BASIC_BLOCK + 2 * MAX_HEADER_BLOC
 
 /// Blocks of all records that can be under way at once: eight of the longest.
 pub(super) const IN_FLIGHT_BLOCKS: u64 = 8 * MAX_RECORD as u64 / BASIC_BLOCK;
+
+/// Blocks that are looked at together, and how many such parts of a log.
+const SCAN_BLOCKS: u64 = 128;
+const SCAN_CHUNKS: u64 = 1024;
 
 /// What the log says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,11 +117,12 @@ impl Log {
             let hole = self.hole(self.blocks.saturating_sub(IN_FLIGHT_BLOCKS), self.blocks, first.wrapping_sub(1))?;
             return Ok(hole.map_or((0, first.wrapping_add(1)), |h| (h, first)));
         }
-        // Blocks with the first's cycle come before those with the cycle before it.
+        // Blocks with the first's cycle come before those with the last's. The kernel's search takes what has neither for one of the first,
+        // and so does this: where the two differed, one would call dirty what the other calls clean.
         let (mut low, mut high) = (0, self.blocks - 1);
         while high - low > 1 {
             let mid = low.midpoint(high);
-            if self.cycle(mid)? == first { low = mid } else { high = mid }
+            if self.cycle(mid)? == last { high = mid } else { low = mid }
         }
         // What is under way may have begun before the end of the log.
         if let Some(before) = IN_FLIGHT_BLOCKS.checked_sub(high).filter(|n| *n > 0 && first > 1) {
@@ -125,7 +131,7 @@ impl Log {
                 return Ok((hole, first.wrapping_sub(1)));
             }
         }
-        let hole = self.hole(high.saturating_sub(IN_FLIGHT_BLOCKS), high, first.wrapping_sub(1))?;
+        let hole = self.hole(high.saturating_sub(IN_FLIGHT_BLOCKS), high, last)?;
         Ok((hole.unwrap_or(high), first))
     }
 
@@ -140,6 +146,33 @@ impl Log {
                 return Ok(Some(at + i as u64));
             }
             at += n;
+        }
+        Ok(None)
+    }
+
+    /// The first of the blocks looked at whose cycle is another than its place says: up to the head they are of one, behind it of an
+    /// earlier one (xfs_repair, which makes new logs, leaves zeroes there). Of a long log parts are looked at, and where a search for the head by halves comes by.
+    fn stray(&self, head: u64, cycle: u32, control: &Control<'_>) -> Result<Option<(u64, u32)>> {
+        let chunks = self.blocks.div_ceil(SCAN_BLOCKS);
+        let step = chunks.div_ceil(SCAN_CHUNKS).max(1);
+        let middles =
+            (0..64).map(|n| self.blocks >> n).take_while(|b| *b > 0).map(|b| b.min(self.blocks - 1) / SCAN_BLOCKS);
+        let mut starts: Vec<u64> = (0..chunks).step_by(step as usize).chain(middles).collect();
+        starts.extend([head / SCAN_BLOCKS, (head + SCAN_BLOCKS) / SCAN_BLOCKS].into_iter().filter(|c| *c < chunks));
+        starts.sort_unstable();
+        starts.dedup();
+        for at in starts.into_iter().map(|c| c * SCAN_BLOCKS) {
+            control.check()?;
+            let n = SCAN_BLOCKS.min(self.blocks - at);
+            let offset = self.start + at * BASIC_BLOCK;
+            if at >= head && self.target.next_data(offset) >= offset + n * BASIC_BLOCK {
+                continue;
+            }
+            let bytes = self.read(at, n)?;
+            let mut blocks = bytes.chunks(LOG_BLOCK).zip(at..).map(|(b, i)| (i, cycle_of(b)));
+            if let Some(stray) = blocks.find(|(i, c)| if *i < head { *c != cycle } else { *c >= cycle }) {
+                return Ok(Some(stray));
+            }
         }
         Ok(None)
     }
@@ -189,4 +222,21 @@ pub fn log_state(volume: &Volume) -> Result<LogState> {
     // The unmount record must end at the head, or it is one of an earlier time.
     let ends = (at + headers + length) % blocks == u64::from(head.block()) % blocks;
     Ok(if unmount && ends { LogState::Clean { head } } else { LogState::Dirty { head } })
+}
+
+/// Whether the blocks of a clean log are of the cycles that their places say. Where they are not, who looks for the head may take another
+/// block for it.
+///
+/// # Errors
+/// [`Error::Corrupt`](crate::Error::Corrupt) with the first that is not; as [`log_state`]; [`Error::Stopped`](crate::Error::Stopped).
+pub fn verify_cycles(volume: &Volume, control: &Control<'_>) -> Result<()> {
+    let Some(log) = Log::open(volume)? else { return Ok(()) };
+    let (head, cycle) = log.head()?;
+    let Some((at, found)) = log.stray(head, cycle, control)? else { return Ok(()) };
+    let expected = if at < head { "" } else { "less than " };
+    let c = Corruption::new("log", "cycle", Rule::Mismatch).at_daddr(Daddr(log.start / BASIC_BLOCK + at));
+    Err(c
+        .found(format_args!("cycle {found} in block {at}"))
+        .expected(format_args!("{expected}{cycle}, the head is at {head}"))
+        .into())
 }

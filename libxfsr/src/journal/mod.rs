@@ -9,7 +9,7 @@ mod transactions;
 
 pub use close::close;
 pub(crate) use close::unmount_record;
-pub use head::{LogState, log_state};
+pub use head::{LogState, log_state, verify_cycles};
 pub use records::{End, Record, records, whole_records};
 pub use replay::{Done, PendingIntent, Replayed, replay};
 pub use transactions::{Item, Summary, Transactions, read};

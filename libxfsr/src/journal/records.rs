@@ -167,7 +167,13 @@ fn newest(log: &Log) -> Result<Newest> {
         // Data whose header did not reach the disk stands between this record and the head.
         return Err(torn(log.locate(c.expected(format_args!("{room}, up to the head")), lsn), room, &header));
     }
-    Ok(Newest { lsn, header, tail: record.tail, head, room })
+    Ok(Newest { lsn, header, tail: tail_of(&record), head, room })
+}
+
+/// Where replay would start. An unmount record needs none of those before it, and that of a log that xfs_repair made
+/// names a tail where there is no record.
+fn tail_of(record: &Record) -> Lsn {
+    if record.is_unmount() { record.lsn } else { record.tail }
 }
 
 fn big_endian() -> Error {
@@ -198,7 +204,7 @@ fn newest_whole(log: &Log) -> Result<Newest> {
             Ok((record, _)) => {
                 let end = (u64::from(lsn.block()) + record.blocks) % log.blocks;
                 let gap = record.blocks != room;
-                whole = Some(Newest { lsn, header, tail: record.tail, head: end, room: record.blocks });
+                whole = Some(Newest { lsn, header, tail: tail_of(&record), head: end, room: record.blocks });
                 if gap {
                     break;
                 }

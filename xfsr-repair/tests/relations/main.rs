@@ -4,6 +4,7 @@
 mod bench;
 mod blocks;
 mod links;
+mod log;
 mod numbers;
 mod old_kernels;
 mod parents;
