@@ -79,6 +79,7 @@ const ONCE_MISSED: &[(&str, &str, &str)] = &[
     ("inode file extents", "u3.bmx[0].startoff", "firstbit"),
     ("bmbt leaf", ".startoff", "firstbit"),
     ("inode file extents, attr local", "a.sfattr.list[0].value", "firstbit"),
+    ("inode dir extents", "u3.bmx[0].startoff", "ones"),
     ("inode symlink extents", "u3.bmx[0].startoff", "lastbit"),
     ("inode symlink local", "u3.symlink", "zeroes"),
     ("attr leaf", "hdr.firstused", "middlebit"),

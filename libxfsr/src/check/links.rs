@@ -6,7 +6,7 @@ use super::inodes::{Flag, Table};
 use crate::error::{Corruption, Rule, Severity};
 use crate::format::dir::FileType;
 use crate::format::inode::Dinode;
-use crate::units::{AgIno, NULL_AGINO};
+use crate::units::{AgIno, AgNumber, Ino, NULL_AGINO};
 use crate::volume::Volume;
 use rayon::prelude::*;
 use std::collections::HashSet;
@@ -69,6 +69,18 @@ pub(super) fn check(volume: &Volume, table: &Table<'_>, found: &Findings<'_>) {
                     .found("not in use")
                     .expected("a metadata file"),
             ),
+        }
+    }
+    if volume.superblock_from != AgNumber(0) && volume.superblock.metadata_root().is_none() {
+        // mkfs writes the copies before it makes these two, which follow the root directory.
+        let root = volume.geometry.root_ino.0;
+        let known = |ino: &Ino| volume.superblock.metadata_kind(*ino).is_none();
+        for ino in [Ino(root.saturating_add(1)), Ino(root.saturating_add(2))].into_iter().filter(known) {
+            if let Some(slot) =
+                table.slot(ino).filter(|s| table.kind(*s) == Some(FileType::Regular) && table.links(*s) == 0)
+            {
+                table.link(slot);
+            }
         }
     }
     let roots = super::directory::roots(volume);

@@ -117,12 +117,13 @@ impl Log {
             let hole = self.hole(self.blocks.saturating_sub(IN_FLIGHT_BLOCKS), self.blocks, first.wrapping_sub(1))?;
             return Ok(hole.map_or((0, first.wrapping_add(1)), |h| (h, first)));
         }
-        // Blocks with the first's cycle come before those with the last's. The kernel's search takes what has neither for one of the first,
-        // and so does this: where the two differed, one would call dirty what the other calls clean.
+        // Blocks with the first's cycle come before those of earlier ones. What is of none that there can be is noise; the kernel's search
+        // goes on behind it, and so does this, for where they differed one would call dirty what the other calls clean.
         let (mut low, mut high) = (0, self.blocks - 1);
         while high - low > 1 {
             let mid = low.midpoint(high);
-            if self.cycle(mid)? == last { high = mid } else { low = mid }
+            let found = self.cycle(mid)?;
+            if found == last || found < first { high = mid } else { low = mid }
         }
         // What is under way may have begun before the end of the log.
         if let Some(before) = IN_FLIGHT_BLOCKS.checked_sub(high).filter(|n| *n > 0 && first > 1) {

@@ -272,7 +272,8 @@ impl<'a> Dir<'a> {
         let capacity = Free::capacity(g.dir_block_size as usize);
         let (mut next, mut unusable) = (0, 0);
         for at in map.blocks(free, u64::MAX, step) {
-            let first = ((at - free) / step) as usize * capacity;
+            // A block mapped far behind all others would be for data blocks that no directory has.
+            let first = usize::try_from((at - free) / step).unwrap_or(usize::MAX).saturating_mul(capacity);
             // Where data blocks are gone, their free block may be gone too.
             let lost = |from: usize| bests.get(from..first.min(bests.len())).unwrap_or(&[]);
             if let Some(i) = lost(next).iter().position(|b| *b != NULL_DATA_OFFSET) {
@@ -297,12 +298,15 @@ impl<'a> Dir<'a> {
             if used != index.header.nused.get() as usize {
                 self.tell(self.bad("nused", Rule::Count, Some(at)).found(index.header.nused).expected(used));
             }
-            next = first + index.bests.len();
+            next = first.saturating_add(index.bests.len());
             for (i, best) in index.bests.iter().enumerate() {
-                let expected = bests.get(first + i).copied().unwrap_or(NULL_DATA_OFFSET);
+                let expected = bests.get(first.saturating_add(i)).copied().unwrap_or(NULL_DATA_OFFSET);
                 if best.get() != expected {
                     let c = self.bad("bests", Rule::Mismatch, Some(at));
-                    self.tell(c.found(format_args!("{} for data block {}", best.get(), first + i)).expected(expected));
+                    self.tell(
+                        c.found(format_args!("{} for data block {}", best.get(), first.saturating_add(i)))
+                            .expected(expected),
+                    );
                     break;
                 }
             }
