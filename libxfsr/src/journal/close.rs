@@ -128,7 +128,7 @@ mod tests {
         }
         let plan = plan(&options, &Devices::file(target.len())).unwrap();
         let targets = write::Targets { data: &*target, log: None, rt: None };
-        write::write(&plan, &targets, &write::WriteOptions::default()).unwrap();
+        write::write(&plan, &targets, &write::WriteOptions::default(), &Control::none()).unwrap();
         Volume::from_targets(target, None, None, 1 << 20).unwrap()
     }
 
