@@ -7,22 +7,9 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use xfsr_tests::oracle::{self, Mount};
 
 const UUID: &str = "11111111-2222-3333-4444-555555555555";
-
-/// Whether the oracles are there; where they are missing, the test says so, and fails if they are required.
-fn oracles(names: &[&str]) -> bool {
-    let missing: Vec<_> = names
-        .iter()
-        .filter(|n| !["/sbin", "/usr/sbin", "/bin", "/usr/bin"].iter().any(|d| Path::new(d).join(n).exists()))
-        .collect();
-    if missing.is_empty() {
-        return true;
-    }
-    assert!(std::env::var("XFSR_REQUIRE_ORACLES").as_deref() != Ok("1"), "missing: {missing:?}");
-    println!("SKIPPED: needs {missing:?}");
-    false
-}
 
 fn ours(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_xfsr-mkfs")).args(words).output().expect("the program runs")
@@ -215,64 +202,69 @@ fn make(program: &str, dir: &Path, name: &str, size: u64, options: &str) -> (Pat
     (path, text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
+/// Sizes that only XFS itself can hold as a file.
+const HUGE: &[(u64, &str)] = &[
+    (64 * T, ""),
+    (64 * T - 4096, "-m rmapbt=1,inobtcount=0"),
+    (40 * T, "-m rmapbt=1"),
+    (64 * T, "-b size=64k -d su=64k,sw=4"),
+    (33 * T, "-b size=1k -i nrext64=1"),
+    (50 * T, "-d agsize=1000g -s size=4k"),
+    (17 * T, "-b size=2k -l logdev=LOG"),
+];
+
+/// Makes one row with both programs; empty where they agree.
+fn compare(dir: &Path, size: u64, options: &str, repair: bool) -> Option<String> {
+    let (theirs, their_text) = make("mkfs.xfs", dir, "a", size, options);
+    let (mine, my_text) = make(env!("CARGO_BIN_EXE_xfsr-mkfs"), dir, "b", size, options);
+    assert!(!extents(&File::open(&mine).expect("file")).is_empty(), "{options}: nothing was written");
+    let mut found = differences(&theirs, &mine, true);
+    for extra in ["log", "rt"] {
+        if options.contains(&extra.to_uppercase()) {
+            let (a, b) = (dir.join(format!("a.{extra}")), dir.join(format!("b.{extra}")));
+            found.extend(differences(&a, &b, false));
+        }
+    }
+    if !found.is_empty() || their_text != my_text {
+        return Some(format!("{size} {options}: {found:?}\n{their_text}\n{my_text}"));
+    }
+    if repair {
+        let out = oracle::xfs_repair_n(&mine, &[]).expect("xfs_repair runs");
+        if !out.clean() {
+            return Some(format!("xfs_repair -n, {size} {options}: {}", out.output));
+        }
+    }
+    None
+}
+
 #[test]
 fn bytes_equal_those_of_mkfs_xfs() {
-    if !oracles(&["mkfs.xfs", "xfs_repair"]) {
+    if oracle::require(&["mkfs.xfs", "xfs_repair"]).is_none() {
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
     let mut bad = Vec::new();
     for (row, &(size, options)) in TABLE.iter().enumerate() {
-        let (theirs, their_text) = make("mkfs.xfs", dir.path(), "a", size, options);
-        let (mine, my_text) = make(env!("CARGO_BIN_EXE_xfsr-mkfs"), dir.path(), "b", size, options);
-        let mut found = differences(&theirs, &mine, true);
-        for extra in ["log", "rt"] {
-            let (a, b) = (dir.path().join(format!("a.{extra}")), dir.path().join(format!("b.{extra}")));
-            if options.contains(&extra.to_uppercase()) {
-                found.extend(differences(&a, &b, false));
-            }
-        }
-        if !found.is_empty() || their_text != my_text {
-            bad.push(format!("{size} {options}: {found:?}\n{their_text}\n{my_text}"));
-        }
         let plain = !options.contains("LOG") && !options.contains("RT");
-        if row % 6 == 0 && plain && size < T {
-            let out = Command::new("xfs_repair").arg("-n").arg(&mine).output().expect("xfs_repair runs");
-            if !out.status.success() {
-                bad.push(format!("xfs_repair -n, {size} {options}: {}", String::from_utf8_lossy(&out.stderr)));
-            }
-        }
+        bad.extend(compare(dir.path(), size, options, row % 6 == 0 && plain && size < T));
     }
     assert!(bad.is_empty(), "{} of {} differ:\n{}", bad.len(), TABLE.len(), bad.join("\n"));
 }
 
-/// Unmounts when it goes out of scope, also when the test fails.
-#[derive(Debug)]
-struct Mounted(PathBuf);
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // Busy for a moment where something else just looked at it.
-        for _ in 0..40 {
-            if Command::new("umount").arg(&self.0).output().is_ok_and(|o| o.status.success()) {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+#[test]
+fn bytes_equal_those_of_mkfs_xfs_up_to_64_tib() {
+    if oracle::require(oracle::MOUNT).is_none() {
+        return;
     }
-}
-
-/// Mounts through a loop device. One that was just unmounted may still be on its way out, so there are some tries.
-fn mount(image: &Path, at: &Path) -> Result<Mounted, String> {
-    let mut why = String::new();
-    for _ in 0..40 {
-        let out = Command::new("mount").args(["-o", "loop"]).arg(image).arg(at).output().expect("mount runs");
-        if out.status.success() {
-            return Ok(Mounted(at.to_owned()));
-        }
-        why = String::from_utf8_lossy(&out.stderr).into_owned();
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    Err(why)
+    let dir = tempfile::tempdir().expect("a directory");
+    let host = dir.path().join("host");
+    sparse(&host, 16 * G);
+    oracle::mkfs_xfs(&[], &host).expect("mkfs.xfs runs");
+    let mount = Mount::new(&host, "").expect("mounting");
+    let bad: Vec<String> =
+        HUGE.iter().filter_map(|&(size, options)| compare(mount.path(), size, options, false)).collect();
+    assert!(bad.is_empty(), "{} of {} differ:\n{}", bad.len(), HUGE.len(), bad.join("\n"));
+    mount.unmount().expect("unmounting");
 }
 
 /// The library's own check has no finding.
@@ -284,12 +276,10 @@ fn nothing_is_found(image: &Path, options: &str) {
 
 #[test]
 fn the_kernel_mounts_and_uses_it() {
-    if !oracles(&["mount", "umount", "xfs_repair"]) {
+    if oracle::require(oracle::MOUNT).is_none() {
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
-    let at = dir.path().join("mnt");
-    std::fs::create_dir(&at).expect("a mount point");
     let cases = [
         "",
         "-b size=1k",
@@ -308,29 +298,22 @@ fn the_kernel_mounts_and_uses_it() {
         let out = ours(&words);
         assert!(out.status.success(), "{options}: {}", String::from_utf8_lossy(&out.stderr));
         nothing_is_found(&image, options);
-        let first = mount(&image, &at);
-        if first.is_err() && options.is_empty() {
-            assert!(
-                std::env::var("XFSR_REQUIRE_ORACLES").as_deref() != Ok("1"),
-                "the kernel cannot mount XFS: {first:?}"
-            );
-            println!("SKIPPED: needs root and a kernel that mounts XFS");
-            return;
-        }
-        let mounted = first.unwrap_or_else(|e| panic!("{options}: {e}"));
+        let mount = Mount::new(&image, "").unwrap_or_else(|e| panic!("{options}: {e:#}"));
         for n in 0..200 {
-            std::fs::create_dir(at.join(format!("d{n}"))).expect("mkdir");
-            std::fs::write(at.join(format!("d{n}/f")), vec![n as u8; 10_000]).expect("write");
+            let directory = mount.path().join(format!("d{n}"));
+            std::fs::create_dir(&directory).expect("mkdir");
+            std::fs::write(directory.join("f"), vec![n as u8; 10_000]).expect("write");
         }
-        drop(mounted);
-        let mounted = mount(&image, &at).unwrap_or_else(|e| panic!("{options}, second mount: {e}"));
-        assert_eq!(std::fs::read(at.join("d77/f")).expect("read"), vec![77; 10_000], "{options}");
-        drop(mounted);
+        mount.unmount().expect("unmounting");
+        let mount = Mount::new(&image, "").unwrap_or_else(|e| panic!("{options}, second mount: {e:#}"));
+        let read = std::fs::read(mount.path().join("d77/f")).expect("read");
+        assert_eq!(read, vec![77; 10_000], "{options}");
+        mount.unmount().expect("unmounting");
         nothing_is_found(&image, options);
         // xfs_repair 6.1 does not know the features of later versions.
         if !options.contains("parent") && !options.contains("metadir") {
-            let out = Command::new("xfs_repair").arg("-n").arg(&image).output().expect("xfs_repair runs");
-            assert!(out.status.success(), "{options}: {}", String::from_utf8_lossy(&out.stderr));
+            let out = oracle::xfs_repair_n(&image, &[]).expect("xfs_repair runs");
+            assert!(out.clean(), "{options}: {}", out.output);
         }
     }
 }
