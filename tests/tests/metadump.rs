@@ -27,7 +27,7 @@ fn version_1_restores_as_with_xfs_mdrestore() {
         File::create(&ours).unwrap().set_len(std::fs::metadata(&theirs).unwrap().len()).unwrap();
         let target = FileTarget::open(&ours, Access::Write).unwrap();
         let mut input = std::io::BufReader::new(File::open(&dump).unwrap());
-        let dumped = restore(&mut input, &target, None, None).unwrap();
+        let dumped = restore(&mut input, &target, None, None, &libxfsr::control::Control::none()).unwrap();
         drop(target);
         assert!(equal(&ours, &theirs), "{name}: restored otherwise than by xfs_mdrestore");
         let Header::V1(info) = dumped.header else { panic!("{name}: {dumped:?}") };

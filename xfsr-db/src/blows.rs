@@ -2,6 +2,7 @@
 
 use crate::out::Out;
 use crate::session::Session;
+use libxfsr::cli::ProgressMode;
 use libxfsr::target::{Overlay, Target, Xfile};
 use libxfsr::volume::Volume;
 use std::cell::RefCell;
@@ -144,7 +145,7 @@ fn run(target: Arc<dyn Target>) {
         Err(e) => return assert!(!e.to_string().is_empty()),
     };
     let out = Out::new("xfsr-db", Box::new(Text::default()), Box::new(Text::default()));
-    let mut session = Session::new(volume, PathBuf::from("image"), out);
+    let mut session = Session::new(volume, PathBuf::from("image"), out, ProgressMode::None);
     for c in COMMANDS {
         if let Err(e) = session.run(c.as_bytes()) {
             assert!(!e.trim().is_empty(), "{c} fails without a word");

@@ -65,6 +65,9 @@ struct Arguments {
     /// Name to put before errors.
     #[arg(short = 'p', value_name = "PROGNAME", default_value = "xfsr-db")]
     program: String,
+    /// Tell the progress of long work on standard error: as text (only on a terminal), as JSON lines, or not
+    #[arg(long, value_enum, value_name = "FORM", default_value = "text")]
+    progress: ProgressMode,
     /// Shows the version.
     #[arg(short = 'V')]
     version: bool,
@@ -104,25 +107,29 @@ pub(crate) fn main() -> ExitCode {
         return fail("-F is refused: without any usable superblock nothing can be found");
     }
     let Some(data) = arguments.device else { return fail("no device") };
+    if let Err(e) = cli::watch() {
+        eprintln!("xfsr-db: Ctrl-C will end it at once: {e}");
+    }
+    let reporter = Reporter::new(arguments.progress);
+    let tell = |p: &Progress| reporter.tell(p);
+    let control = Control { deadline: None, stop: &cli::interrupted, progress: Some(&tell), phase: None };
     if let Some(dump) = arguments.restore {
-        return match crate::restore::into_image(&dump, &data) {
-            Ok(dumped) => match libxfsr::cli::print(&crate::restore::summary(&data, &dumped)) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(e) => fail(&e.to_string()),
-            },
-            Err(e) => fail(&e.to_string()),
+        let restored = crate::restore::into_image(&dump, &data, &control);
+        reporter.clear();
+        let told = restored.and_then(|d| cli::print(&crate::restore::summary(&data, &d)));
+        return match told {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("xfsr-db: {e}");
+                let stopped = matches!(e, libxfsr::Error::Stopped);
+                ExitCode::from(if stopped { cli::exit::INTERRUPTED } else { 1 })
+            }
         };
     }
     if arguments.file && !data.is_file() {
         return fail(&format!("-f: {} is no regular file", escape(data.as_os_str().as_encoded_bytes())));
     }
     let devices = Devices { data: data.clone(), log: arguments.log, realtime: arguments.realtime };
-    if let Err(e) = cli::watch() {
-        eprintln!("xfsr-db: Ctrl-C will end it at once: {e}");
-    }
-    let reporter = Reporter::new(ProgressMode::Text);
-    let tell = |p: &Progress| reporter.tell(p);
-    let control = Control { deadline: None, stop: &cli::interrupted, progress: Some(&tell), phase: None };
     let opened = Volume::open_with(&devices, &control);
     reporter.clear();
     let volume = match opened {
@@ -139,7 +146,7 @@ pub(crate) fn main() -> ExitCode {
     if volume.superblock_from.0 != 0 {
         eprintln!("xfsr-db: the primary superblock is unusable; using that of AG {}", volume.superblock_from);
     }
-    let mut session = Session::new(volume, data, Out::standard(&arguments.program));
+    let mut session = Session::new(volume, data, Out::standard(&arguments.program), arguments.progress);
     let mut failed = false;
     let mut run = |line: &[u8]| {
         let flow = session.run(line).unwrap_or_else(|e| {

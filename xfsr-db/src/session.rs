@@ -36,6 +36,8 @@ pub(crate) struct Session {
     sources: u32,
     /// What `blockget` found out.
     pub(crate) usage: Option<usage::Usage>,
+    /// How the progress of long commands is told.
+    progress: ProgressMode,
     /// Exit status of a run in which something failed.
     pub(crate) status: u8,
 }
@@ -181,7 +183,7 @@ fn allowed_arguments(usage: &str) -> Option<std::ops::RangeInclusive<usize>> {
 }
 
 impl Session {
-    pub(crate) fn new(volume: Volume, device: PathBuf, out: Out) -> Self {
+    pub(crate) fn new(volume: Volume, device: PathBuf, out: Out, progress: ProgressMode) -> Self {
         Self {
             volume,
             device,
@@ -191,6 +193,7 @@ impl Session {
             out,
             sources: 0,
             usage: None,
+            progress,
             status: 1,
         }
     }
@@ -231,7 +234,7 @@ impl Session {
 
     /// Does what may take long: shows how far it is, and lets Ctrl-C end it.
     pub(crate) fn watched<T>(&self, work: impl FnOnce(&Control<'_>) -> T) -> T {
-        let reporter = Arc::new(Reporter::new(ProgressMode::Text));
+        let reporter = Arc::new(Reporter::new(self.progress));
         self.out.watch(Some(reporter.clone()));
         let tell = |p: &Progress| reporter.tell(p);
         let result =

@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use xfsr_tests::interact::{self, SLOW};
 use xfsr_tests::{corpus, oracle};
 
@@ -26,4 +27,62 @@ fn long_commands_show_progress_and_stop() {
     let words: [OsString; 3] = ["-c".into(), "blockget".into(), devices.data.clone().into()];
     let shown = interact::at_terminal(Path::new(PROGRAM), &words, MICROS / 4).expect("it runs");
     assert!(shown.contains('\u{1b}'), "no progress at a terminal: {shown:?}");
+}
+
+fn signal(child: &std::process::Child, which: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_child(child), which).expect("it runs");
+}
+
+#[test]
+fn one_signal_ends_what_waits_for_input() {
+    let Some(devices) = corpus::obtain("default") else { return };
+    let mut child = Command::new(PROGRAM)
+        .arg(&devices.data)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(child.try_wait().expect("a child").is_none(), "it did not wait for commands");
+    signal(&child, rustix::process::Signal::TERM);
+    let since = Instant::now();
+    let mut ended = None;
+    while ended.is_none() && since.elapsed() < Duration::from_secs(30) {
+        std::thread::sleep(Duration::from_millis(50));
+        ended = child.try_wait().expect("a child");
+    }
+    let _ = child.kill();
+    assert_eq!(ended.and_then(|e| e.code()), Some(130), "after {:?}", since.elapsed());
+}
+
+#[test]
+fn a_restore_shows_progress_and_leaves_nothing_when_stopped() {
+    if oracle::require(&["xfs_metadump", "strace"]).is_none() {
+        return;
+    }
+    let Some(devices) = corpus::obtain("default") else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let [dump, image] = ["dump", "image"].map(|n| directory.path().join(n));
+    xfsr_tests::run("xfs_metadump", &["-o".as_ref(), devices.data.as_os_str(), dump.as_os_str()]).expect("a dump");
+    // Each write takes so long that all together take minutes.
+    let slow = ["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64", "-e", "inject=pwrite64:delay_exit=50000"];
+    let child = Command::new("strace")
+        .args(slow)
+        .args(["--", PROGRAM, "--progress=json", "--restore"])
+        .args([&dump, &image])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(image.exists(), "nothing was begun");
+    signal(&child, rustix::process::Signal::INT);
+    let ended = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert!(!image.exists(), "the half image was left");
+    let (lines, last): (Vec<&str>, Vec<&str>) = said.lines().partition(|l| l.starts_with('{'));
+    assert!(lines.iter().any(|l| l.contains("\"phase\":\"restore\"")), "{said}");
+    assert_eq!(last, ["xfsr-db: stopped before the end"], "{said}");
 }

@@ -30,7 +30,7 @@ pub(crate) fn manual() -> Manual {
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Run this command; may be given several times. Commands: freesp, fsmap, info, frag
+    /// Run this command; may be given several times, and the answers of --json are then one array. Commands: freesp, fsmap, info, frag
     #[arg(short = 'c', value_name = "CMD", required = true)]
     pub(crate) commands: Vec<String>,
     /// Image, device, mount point, or any file on a mounted XFS

@@ -59,16 +59,28 @@ pub(crate) fn main() -> u8 {
     if let Some(volume) = source.volume() {
         cli::note_view(PROGRAM, volume, "; give the mount point to ask the kernel");
     }
-    for command in &commands {
+    // Several answers are the elements of one array, so that standard output is one document whatever is asked.
+    let several = common.json && commands.len() > 1;
+    let mut status = exit::OK;
+    for (number, command) in commands.iter().enumerate() {
+        if several && let Err(e) = cli::print(if number == 0 { "[\n" } else { ",\n" }) {
+            return Failure::from(e).report(PROGRAM, false, CODES);
+        }
         let reporter = Reporter::new(common.progress);
         let tell = |p: &libxfsr::control::Progress| reporter.tell(p);
         let control = Control { deadline: None, stop: &cli::interrupted, progress: Some(&tell), phase: None };
-        if let Err(e) = run(command, source.backend(), common.json, &control, &reporter) {
+        status = run(command, source.backend(), common.json, &control, &reporter).unwrap_or_else(|e| {
             reporter.clear();
-            return Failure::from(e).report(PROGRAM, common.json, CODES);
+            Failure::from(e).report(PROGRAM, common.json, CODES)
+        });
+        if status != exit::OK {
+            break;
         }
     }
-    exit::OK
+    if several && let Err(e) = cli::print("]\n") {
+        return Failure::from(e).report(PROGRAM, false, CODES);
+    }
+    status
 }
 
 fn usage(e: &clap::Error) -> u8 {
@@ -85,7 +97,7 @@ fn run(
     json: bool,
     control: &Control<'_>,
     reporter: &Reporter,
-) -> Result<(), Error> {
+) -> Result<u8, Error> {
     let (name, value, text) = match command {
         Command::Fsmap { options, start, end } => {
             let range = range(options, (*start, *end))?;
@@ -106,10 +118,11 @@ fn run(
     };
     reporter.clear();
     if json {
-        return cli::print_json(&json!({ "command": name, "result": value })).map_err(written);
+        cli::print_json(&json!({ "command": name, "result": value })).map_err(written)?;
+    } else {
+        cli::print(&text)?;
     }
-    cli::print(&text)?;
-    Ok(())
+    Ok(exit::OK)
 }
 
 fn wanted(options: &Freesp) -> spaceman::Freesp {
@@ -144,14 +157,15 @@ fn range(options: &Fsmap, (start, end): Sectors) -> Result<MapRange, Error> {
     Ok(MapRange { device, first: start.unwrap_or(0) << 9, last })
 }
 
-/// Prints mappings while they come: there may be more than fit in memory.
+/// Prints mappings while they come: there may be more than fit in memory. Where they break off, their document says why; the status is
+/// that of the program.
 fn fsmap(
     range: MapRange,
     backend: &dyn SpaceBackend,
     json: bool,
     control: &Control<'_>,
     reporter: &Reporter,
-) -> Result<(), Error> {
+) -> Result<u8, Error> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut number = 0u64;
     let mut result = if json { out.write_all(b"{\"command\":\"fsmap\",\"result\":[") } else { Ok(()) };
@@ -169,16 +183,24 @@ fn fsmap(
         if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     reporter.clear();
-    if json && told.is_err() {
-        // What follows on standard output is the document that says why.
-        result = result.and_then(|()| out.write_all(b"\n],\"complete\":false}\n")).and_then(|()| out.flush());
-    }
-    told?;
-    if result.is_ok() && json {
-        result = out.write_all(b"\n]}\n");
+    let mut status = exit::OK;
+    match told {
+        Err(e) if json => {
+            let failure = Failure::from(e);
+            status = failure.status(CODES);
+            let error = json!(failure.document(CODES));
+            result = result.and_then(|()| write!(out, "\n],\"complete\":false,\"error\":{error}}}\n"));
+        }
+        Err(e) => {
+            // What came before it belongs before the reason, which is told whether or not that can be written.
+            let _ = result.and_then(|()| out.flush());
+            return Err(e);
+        }
+        Ok(()) if json => result = result.and_then(|()| out.write_all(b"\n],\"complete\":true}\n")),
+        Ok(()) => {}
     }
     match result.and_then(|()| out.flush()) {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(written),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(status),
+        other => other.map(|()| status).map_err(written),
     }
 }

@@ -47,11 +47,11 @@ fn a_stream_that_breaks_off_says_so_and_why() -> Result<()> {
     let out = spaceman(&["--json", "-c", "fsmap"], &path)?;
     assert_eq!(out.status.code(), Some(1), "{out:?}");
     let all = documents(&out)?;
-    let [stream, failure] = &all[..] else { anyhow::bail!("{} documents: {all:?}", all.len()) };
+    let [stream] = &all[..] else { anyhow::bail!("{} documents: {all:?}", all.len()) };
     assert_eq!((stream["command"].as_str(), &stream["complete"]), (Some("fsmap"), &Value::Bool(false)));
     let told = stream["result"].as_array().context("mappings")?;
     ensure!(told.len() > 10, "only {} mappings came before the damage", told.len());
-    let error = &failure["error"];
+    let error = &stream["error"];
     assert_eq!((error["kind"].as_str(), error["exit_status"].as_u64()), (Some("corrupt"), Some(1)), "{error}");
     assert_eq!(error["finding"]["structure"].as_str(), Some("rmapbt"), "{error}");
     assert!(error["message"].as_str().is_some_and(|m| m.contains("magic")), "{error}");
@@ -64,10 +64,50 @@ fn a_stream_that_breaks_off_says_so_and_why() -> Result<()> {
     let said = String::from_utf8(out.stderr)?;
     assert!(said.lines().count() == 1 && said.starts_with("xfsr-spaceman: ") && said.contains("rmapbt"), "{said}");
 
-    // What does not need that btree still answers, and a whole stream does not say that it is incomplete.
+    // What does not need that btree still answers, and a whole stream says so.
     let out = spaceman(&["--json", "-c", "freesp -s"], &path)?;
     assert!(out.status.success(), "{out:?}");
     assert_eq!(documents(&out)?.len(), 1);
+    let out = spaceman(&["--json", "-c", "fsmap -l"], &path)?;
+    let all = documents(&out)?;
+    assert_eq!((all.len(), &all[0]["complete"]), (1, &Value::Bool(true)));
+
+    // Several answers are one array, which ends with the one that failed.
+    let out = spaceman(&["--json", "-c", "info", "-c", "freesp"], &path)?;
+    assert!(out.status.success(), "{out:?}");
+    assert_eq!(commands(&out)?, ["info", "freesp"]);
+    let out = spaceman(&["--json", "-c", "info", "-c", "fsmap", "-c", "freesp"], &path)?;
+    assert_eq!((out.status.code(), commands(&out)?), (Some(1), vec!["info".to_owned(), "fsmap".to_owned()]));
+    let out = spaceman(&["--json", "-c", "info", "-c", "freesp -a 9", "-c", "info"], &path)?;
+    assert_eq!((out.status.code(), commands(&out)?), (Some(2), vec!["info".to_owned(), "error".to_owned()]));
+    Ok(())
+}
+
+/// What the elements of the one array are that was printed: commands, or an error.
+fn commands(out: &Output) -> Result<Vec<String>> {
+    let all: Vec<Value> = serde_json::from_slice(&out.stdout).context("one array")?;
+    Ok(all
+        .iter()
+        .map(|v| v["command"].as_str().unwrap_or(if v["error"].is_object() { "error" } else { "?" }).to_owned())
+        .collect())
+}
+
+#[test]
+fn a_pipe_is_refused_at_once() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let pipe = directory.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0)?;
+    let socket = directory.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket)?;
+    for path in [&*pipe, &*socket, Path::new("/dev/zero")] {
+        let out = Command::new("timeout")
+            .args(["-k", "1", "30", env!("CARGO_BIN_EXE_xfsr-spaceman"), "--json", "-c", "info"])
+            .arg(path)
+            .output()?;
+        assert_eq!(out.status.code(), Some(1), "{}: {out:?}", path.display());
+        let document = documents(&out)?;
+        assert_eq!(document[0]["error"]["kind"], "open", "{document:?}");
+    }
     Ok(())
 }
 

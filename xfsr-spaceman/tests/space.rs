@@ -99,6 +99,9 @@ fn compare(options: &[&str], rmapbt: bool) -> Result<()> {
         "freesp -ds",
         "freesp -e 100",
         "freesp -e 0x40 -a 01",
+        // A bin would start at the size of an AG.
+        "freesp -e 40959",
+        "freesp -m 40960",
         "freesp -h 100 -h 10",
         "freesp -h 99999999",
         "freesp -m 3 -a 0 -a 2",

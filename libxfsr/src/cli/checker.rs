@@ -9,6 +9,7 @@ use crate::geometry::GeometryReport;
 use crate::journal::{LogState, log_state};
 use crate::text::escape;
 use crate::volume::{Devices, Volume};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -232,11 +233,25 @@ impl CheckArguments {
     }
 }
 
+/// Where the filesystem is mounted that a directory is in.
+fn mount_point(directory: &Path) -> PathBuf {
+    let mut point = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    let number = |path: &Path| std::fs::metadata(path).map(|m| m.dev()).ok();
+    while let Some(above) = point.parent().filter(|above| number(above) == number(&point)) {
+        point = above.to_owned();
+    }
+    point
+}
+
 fn refuse_mount_point(path: &Path, job: &CheckJob) -> Result<(), Failure> {
     let name = escape(path.as_os_str().as_encoded_bytes());
     let what = match crate::kernel::Mounted::open(path) {
-        Ok(_) => {
-            format!("{name} is mounted on {name}: nothing was checked; unmount the filesystem and name its device")
+        Ok(mounted) => {
+            let device = escape(mounted.device_name().as_bytes());
+            let point = escape(mount_point(path).as_os_str().as_encoded_bytes());
+            format!(
+                "{device} is mounted on {point}: nothing was checked; unmount it and name {device} instead of {name}"
+            )
         }
         Err(_) => return Ok(()),
     };

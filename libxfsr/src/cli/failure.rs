@@ -49,24 +49,27 @@ impl Failure {
         }
     }
 
-    /// Tells of it and gives the exit status.
-    pub fn report(&self, program: &str, json: bool, codes: ExitCodes) -> u8 {
-        #[derive(Serialize)]
-        struct Document<'a> {
-            error: Inner<'a>,
-        }
+    /// What stands in the document behind `error`: the failure and the exit status.
+    pub fn document(&self, codes: ExitCodes) -> impl Serialize {
         #[derive(Serialize)]
         struct Inner<'a> {
             #[serde(flatten)]
             failure: &'a Failure,
             exit_status: u8,
         }
-        let exit_status = self.status(codes);
-        let document = Document { error: Inner { failure: self, exit_status } };
-        if !json || print_json(&document).is_err() {
+        Inner { failure: self, exit_status: self.status(codes) }
+    }
+
+    /// Tells of it and gives the exit status.
+    pub fn report(&self, program: &str, json: bool, codes: ExitCodes) -> u8 {
+        #[derive(Serialize)]
+        struct Document<T> {
+            error: T,
+        }
+        if !json || print_json(&Document { error: self.document(codes) }).is_err() {
             note(program, &self.message);
         }
-        exit_status
+        self.status(codes)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Whole metadumps: each block of version 1 and each extent of version 2 in order, and a filesystem restored from them.
 
+use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule};
 use crate::format::metadump::{
     BLOCK, CompatV2, DEVICE_SHIFT, ExtentHeader, HeaderV2, IncompatV2, Index, InfoV1, MAGIC_V1, MAGIC_V2,
@@ -157,16 +158,23 @@ fn version_2(from: &mut dyn Read, magic: [u8; 4], each: EachPiece<'_>) -> Result
 /// The sector of the primary superblock is wiped first and written last, behind a flush: a restore that was cut off does not
 /// look like a filesystem.
 ///
+/// Tells `control` how many blocks of 512 bytes have been restored: how many there will be, the dump does not say before its end.
+///
 /// # Errors
-/// As [`read_dump`]; [`Error::MissingDevice`]; [`Error::Io`].
+/// As [`read_dump`]; [`Error::MissingDevice`]; [`Error::Io`]; [`Error::Stopped`] between two pieces.
 pub fn restore(
     from: &mut dyn Read,
     data: &dyn Target,
     log: Option<&dyn Target>,
     realtime: Option<&dyn Target>,
+    control: &Control<'_>,
 ) -> Result<Dumped> {
+    let mut blocks = 0u64;
     let mut superblock: Option<Vec<u8>> = None;
     let dumped = read_dump(from, &mut |device, at, bytes| {
+        control.check()?;
+        control.tell("restore", blocks, None);
+        blocks = blocks.saturating_add((bytes.len() / BLOCK) as u64);
         let target = match device {
             Device::Data => Some(data),
             Device::Log => log,
@@ -193,6 +201,7 @@ pub fn restore(
 mod tests {
     use super::{Header, read_dump, restore};
     use crate::Error;
+    use crate::control::Control;
     use crate::format::metadump::{BLOCK, CompatV2, ExtentHeader, HeaderV2, IncompatV2, InfoV1, index_block};
     use crate::target::{Target, Xfile};
     use crate::units::{Daddr, Device};
@@ -252,7 +261,7 @@ mod tests {
             x
         };
         let (data, log, rt) = (make(), make(), make());
-        let dumped = restore(&mut &dump[..], &data, Some(&log), Some(&rt)).expect("own");
+        let dumped = restore(&mut &dump[..], &data, Some(&log), Some(&rt), &Control::none()).expect("own");
         assert_eq!((dumped.parts, dumped.blocks), (4, 1 + 3000 + 2 + 8));
         let byte = |t: &Xfile, at: u64| {
             let mut b = [0];
@@ -261,7 +270,7 @@ mod tests {
         };
         assert_eq!((byte(&data, 0), byte(&data, 1), byte(&data, 80), byte(&data, 3079)), (1, 0, 81, 81));
         assert_eq!((byte(&log, 5), byte(&log, 6), byte(&log, 7), byte(&rt, 7)), (6, 6, 0, 1));
-        let e = restore(&mut &dump[..], &data, None, Some(&rt)).expect_err("no log was given");
+        let e = restore(&mut &dump[..], &data, None, Some(&rt), &Control::none()).expect_err("no log was given");
         assert!(matches!(e, Error::MissingDevice { device: Device::Log }), "{e}");
     }
 
@@ -306,7 +315,8 @@ mod tests {
         let target = Xfile::new("restore").expect("memory");
         target.set_len(4 << 20).expect("length");
         target.write_at(&[7; BLOCK], 0).expect("old");
-        restore(&mut dump.get(..dump.len() / 2).expect("half"), &target, None, None).expect_err("cut off");
+        restore(&mut dump.get(..dump.len() / 2).expect("half"), &target, None, None, &Control::none())
+            .expect_err("cut off");
         let mut first = [1; BLOCK];
         target.read_at(&mut first, 0).expect("read");
         assert_eq!(first, [0; BLOCK]);

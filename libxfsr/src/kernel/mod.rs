@@ -64,6 +64,13 @@ fn refused(call: &'static str, since: &'static str, path: &Path, e: Errno) -> Er
     }
 }
 
+/// Opens what may turn out to be a pipe or a terminal, without waiting for its other end.
+pub(crate) fn open(path: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    File::options().read(true).custom_flags(flags).open(path)
+}
+
 impl Mounted {
     /// Opens the filesystem that `path` is on.
     ///
@@ -71,7 +78,7 @@ impl Mounted {
     /// [`Error::Open`]; [`Error::Unsupported`] where it is not XFS or the kernel is older than 5.2.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|e| Error::open(path, e))?;
+        let file = open(path).map_err(|e| Error::open(path, e))?;
         let fs = rustix::fs::fstatfs(&file).map_err(|e| Error::open(path, e))?;
         if fs.f_type as u64 & 0xffff_ffff != XFS_SUPER_MAGIC {
             let name = crate::text::escape(path.as_os_str().as_encoded_bytes());

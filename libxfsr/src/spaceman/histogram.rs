@@ -7,7 +7,8 @@ use crate::units::AgNumber;
 use serde::Serialize;
 use std::ops::ControlFlow;
 
-/// How the sizes are cut into bins. Each bin ends where the next one starts, the last at the size of an AG or of the realtime device.
+/// How the sizes are cut into bins. Each bin ends where the next one starts, the last at the size of an AG or of the realtime device: with
+/// equal widths and powers no bin starts there, so the one before holds that size too.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Bins {
     /// Bins that start at the powers of two, or of another factor from 2.
@@ -47,7 +48,7 @@ impl Bins {
             }
             Self::Powers(f) => {
                 let mut low = *f;
-                while low <= largest {
+                while low < largest {
                     starts.push(low);
                     let Some(next) = low.checked_mul(*f) else { break };
                     low = next;
@@ -60,7 +61,7 @@ impl Bins {
                     return Err(Error::invalid(format!("the bin size is {w}; at least {least} is needed here")));
                 }
                 starts.extend((1..=largest / w).filter_map(|i| i.checked_mul(*w)?.checked_add(1)));
-                starts.retain(|s| *s <= largest);
+                starts.retain(|s| *s < largest || *s == 1);
             }
             Self::From(lows) => {
                 if lows.contains(&0) {
@@ -201,6 +202,11 @@ mod tests {
     #[test]
     fn bins_cover_every_size_once() {
         assert_eq!(edges(&Bins::Powers(2), 9), [(1, 1), (2, 3), (4, 7), (8, 9)]);
+        assert_eq!(edges(&Bins::Powers(2), 8), [(1, 1), (2, 3), (4, 8)]);
+        assert_eq!(edges(&Bins::Powers(2), 1), [(1, 1)]);
+        assert_eq!(edges(&Bins::Equal(7), 8), [(1, 8)]);
+        assert_eq!(edges(&Bins::Equal(7), 1), [(1, 1)]);
+        assert_eq!(edges(&Bins::From(vec![8]), 8), [(1, 7), (8, 8)]);
         assert_eq!(edges(&Bins::Powers(3), 30), [(1, 2), (3, 8), (9, 26), (27, 30)]);
         assert_eq!(edges(&Bins::Equal(10), 25), [(1, 10), (11, 20), (21, 25)]);
         assert_eq!(edges(&Bins::From(vec![20, 5]), 25), [(1, 4), (5, 19), (20, 25)]);

@@ -126,6 +126,9 @@ impl Source {
     /// As [`Volume::open_with`] and [`Mounted::open`].
     pub fn open(path: &Path, control: &Control<'_>) -> Result<Self> {
         let meta = std::fs::metadata(path).map_err(|e| Error::open(path, e))?;
+        if !may_be_opened(meta.file_type()) {
+            return Err(Error::open(path, neither()));
+        }
         let direct = meta.file_type().is_block_device() || meta.is_file() && (!on_xfs(path) || looks_like_image(path));
         if !direct {
             return Ok(Self::Mounted(Box::new(Mounted::open(path)?)));
@@ -155,8 +158,18 @@ fn on_xfs(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|s| s.f_type as u64 & 0xffff_ffff == crate::kernel::XFS_SUPER_MAGIC)
 }
 
+/// Whether it is of a kind that answers at once: to open a pipe waits for its other end, and to open a device may do things.
+fn may_be_opened(kind: std::fs::FileType) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    kind.is_file() || kind.is_dir() || kind.is_block_device()
+}
+
+fn neither() -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidInput, "neither a file, a directory nor a block device")
+}
+
 fn looks_like_image(path: &Path) -> bool {
     use std::io::Read;
     let mut magic = [0; 4];
-    std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut magic)).is_ok() && magic == *b"XFSB"
+    crate::kernel::open(path).and_then(|mut f| f.read_exact(&mut magic)).is_ok() && magic == *b"XFSB"
 }

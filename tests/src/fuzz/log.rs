@@ -127,7 +127,7 @@ pub(super) fn metadump(input: &Input<'_>) {
     });
     assert!(pieces <= data.len(), "more blocks than bytes");
     let devices = [(); 3].map(|()| Memory::new(1 << 40));
-    let _ = restore(&mut &*data, &devices[0], Some(&devices[1]), Some(&devices[2]));
+    let _ = restore(&mut &*data, &devices[0], Some(&devices[1]), Some(&devices[2]), &libxfsr::control::Control::none());
     let mut at = 0;
     while let Ok(index) = Index::from_bytes(data.get(at..).unwrap_or(&[])) {
         let _ = (index.info, index.daddrs.iter().map(|d| d.get() >> 1).max());

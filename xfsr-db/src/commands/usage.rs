@@ -79,12 +79,13 @@ pub(crate) fn blockget(s: &mut Session, a: &[String]) -> Outcome {
         complain!(s, "{prefix}the log is dirty: what it holds is not counted");
     }
     let names = if keep_names { Some(s.watched(|control| names::collect(s, control))?) } else { None };
-    let mut told = 0u64;
+    for n in &outcome.not_checked {
+        complain!(s, "{prefix}not checked: {}: {}", escape(n.what.as_bytes()), escape(n.why.as_bytes()));
+    }
     for f in &outcome.findings {
         if severe && f.severity < Severity::Corrupt {
             continue;
         }
-        told += u64::from(f.severity >= Severity::CrossReference);
         let name = names.as_ref().zip(f.at.ino).and_then(|(n, i)| n.path(i));
         let name = name.map_or_else(String::new, |p| format!(" ({})", escape_word(&p)));
         say!(s, "{prefix}{f}{name}");
@@ -95,9 +96,13 @@ pub(crate) fn blockget(s: &mut Session, a: &[String]) -> Outcome {
     let usage = Usage { owners: owners.into_iter().map(Group::new).collect(), names, listed: listed(s) };
     verbose::tell(s, &usage, &about)?;
     s.usage = Some(usage);
-    if told > 0 {
+    let damage = if severe { 0 } else { outcome.count(Severity::CrossReference) } + outcome.count(Severity::Corrupt);
+    if damage > 0 {
         s.status = 3;
-        return Err(format!("{prefix}blockget: {told} findings"));
+        return Err(format!("{prefix}blockget: {damage} findings"));
+    }
+    if outcome.dirty_log || outcome.is_incomplete() {
+        return Err(format!("{prefix}blockget: parts could not be checked"));
     }
     Ok(())
 }

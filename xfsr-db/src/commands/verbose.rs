@@ -48,11 +48,24 @@ pub(super) fn tell(s: &Session, usage: &Usage, about: &About) -> Outcome {
     for i in &about.inodes {
         let read = Inode::read(&s.volume, Ino(*i), OnDamage::Keep).map_err(|e| e.to_string())?;
         inode(s, usage, (Ino(*i), &read.bytes), false)?;
-        for ag in g.ags() {
-            for o in usage.extents(ag).iter().filter(|o| o.owner == *i) {
-                for at in o.start.0..o.start.0.saturating_add(o.count) {
-                    say!(s, "setting inode to {i} for block {ag}/{at}");
+        s.watched(|control| blocks_of(s, usage, *i, control)).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// The blocks that an inode owns.
+fn blocks_of(s: &Session, usage: &Usage, ino: u64, control: &Control<'_>) -> Result<(), libxfsr::Error> {
+    for ag in s.volume.ags() {
+        control.check()?;
+        for o in usage.extents(ag).iter().filter(|o| o.owner == ino) {
+            for at in o.start.0..o.start.0.saturating_add(o.count) {
+                if at.is_multiple_of(4096) {
+                    control.check()?;
                 }
+                if s.out.broken() {
+                    return Ok(());
+                }
+                say!(s, "setting inode to {ino} for block {ag}/{at}");
             }
         }
     }
@@ -63,7 +76,7 @@ pub(super) fn tell(s: &Session, usage: &Usage, about: &About) -> Outcome {
 fn everything(s: &Session, usage: &Usage, control: &Control<'_>) -> Result<(), libxfsr::Error> {
     let g = &s.volume.geometry;
     for ag in s.volume.ags() {
-        control.tell("blocks", ag.0.into(), Some(g.ag_count.into()));
+        control.tell("blocks", ag.0.into(), Some(s.volume.ags().count() as u64));
         for at in 0..g.ag_blocks(ag) {
             if at.is_multiple_of(4096) {
                 control.check()?;
