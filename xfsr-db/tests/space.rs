@@ -212,3 +212,23 @@ fn blockget_tells_of_damage() {
     let prefixed = ours(bench.devices(), &["blockget -p -s"]).text();
     assert!(prefixed.lines().all(|l| l.starts_with(&format!("{}: ", bench.devices().data.display()))), "{prefixed}");
 }
+
+#[test]
+fn blockget_tells_what_it_did_not_check() {
+    let Some(_) = corpus::obtain("default") else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let devices = corpus::copy("default", directory.path());
+    let before = ours(&devices, &["blockget"]);
+    assert_eq!((before.code, before.err.as_str()), (0, ""));
+    // A feature that nobody knows, in all superblocks.
+    let shown = ours(&devices, &["sb 0", "print agcount features_ro_compat"]).text();
+    let numbers: Vec<&str> = shown.lines().filter_map(|l| l.split(" = ").nth(1)).collect();
+    let [count, features] = numbers[..] else { panic!("{shown}") };
+    let features = libxfsr::cli::parse_number(features).expect("a number") | 0x80;
+    let groups = 0..libxfsr::cli::parse_number(count).expect("a number");
+    let write = groups.flat_map(|ag| [format!("sb {ag}"), format!("write -d features_ro_compat {features:#x}")]);
+    xfsr_tests::oracle::xfs_db_write(&devices, &write.collect::<Vec<_>>()).expect("it is written");
+    let run = ours(&devices, &["blockget"]);
+    assert_eq!(run.code, 1, "{} {}", run.text(), run.err);
+    assert!(run.err.contains("not checked: ") && run.err.contains("ro_compat bits 0x80"), "{}", run.err);
+}
