@@ -188,6 +188,40 @@ fn copies_of_the_superblock_may_lag_behind_where_the_kernel_lets_them() {
     assert!(bad.len() == 1 && bad[0].code() == "sb.logsunit.mismatch" && bad[0].at.ag == Some(AgNumber(2)), "{bad:?}");
 }
 
+/// The bytes behind the fields that a filesystem has, in the primary and in a copy; without metadata directories the fields for them
+/// are such bytes too. xfs_repair says so as well, and of no field by name.
+#[test]
+fn what_is_unused_in_a_superblock_is_zero() {
+    if corpus::obtain("default").is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let devices = corpus::copy("default", dir.path());
+    let target: Arc<dyn Target> = Arc::new(FileTarget::open(&devices.data, Access::Write).unwrap());
+    let geometry = Volume::from_targets(target.clone(), None, None, 1 << 20).unwrap().geometry.clone();
+    for ag in [0, 1] {
+        let daddr = geometry.header_daddr(AgNumber(ag), 0).bytes();
+        let mut whole = vec![0; geometry.sector_size as usize];
+        target.read_at(&mut whole, daddr).unwrap();
+        let lsn = (SUPERBLOCK.lsn)(&whole).unwrap();
+        for byte in [264, 271, 272, 280, 303, 304, whole.len() - 1] {
+            let mut sector = whole.clone();
+            sector[byte] = 0x5a;
+            (SUPERBLOCK.seal)(&mut sector, lsn);
+            target.write_at(&sector, daddr).unwrap();
+            let volume = Volume::from_targets(target.clone(), None, None, DEFAULT_CACHE).unwrap();
+            let outcome = check::check(&volume, &Control::none()).unwrap();
+            assert_eq!(outcome.verdict(), Verdict::Damaged, "byte {byte} of AG {ag}");
+            assert_eq!(codes(&outcome), ["sb.unused.range"], "byte {byte} of AG {ag}: {outcome}");
+            assert_eq!(outcome.findings[0].at.ag, Some(AgNumber(ag)));
+            assert_eq!(oracle::xfs_repair_n(&devices, &[]).unwrap().code, 1, "byte {byte} of AG {ag}");
+        }
+        target.write_at(&whole, daddr).unwrap();
+    }
+    let volume = Volume::from_targets(target, None, None, DEFAULT_CACHE).unwrap();
+    assert_eq!(check::check(&volume, &Control::none()).unwrap().verdict(), Verdict::Clean);
+}
+
 #[test]
 fn copies_that_the_log_may_explain_are_no_damage() {
     let Some(image) = Changed::of("dirty") else { return };

@@ -83,14 +83,11 @@ fn one(volume: &Volume, ag: AgNumber, found: &Findings<'_>) {
     if let Some(c) = block.damage() {
         return found.add(Box::new(c.clone()).in_ag(ag, None));
     }
-    let Ok((sb, rest)) = Superblock::ref_from_prefix(&block) else { return };
+    let Ok((sb, _)) = Superblock::ref_from_prefix(&block) else { return };
     if ag == AgNumber(0) {
         primary(volume, sb, found);
     }
-    if rest.iter().any(|b| *b != 0) {
-        let c = Corruption::new("sb", "padding", Rule::Range).in_ag(ag, None);
-        found.add(c.found("bytes behind the superblock").expected("zeroes"));
-    }
+    unused(volume, ag, &block, found);
     if ag == volume.superblock_from {
         return;
     }
@@ -98,6 +95,24 @@ fn one(volume: &Volume, ag: AgNumber, found: &Findings<'_>) {
         Ok(_) => secondary(volume, ag, sb, found),
         Err(Error::Corrupt(c)) => found.add(c.in_ag(ag, None)),
         Err(e) => found.add(Corruption::new("sb", "features", Rule::Flags).in_ag(ag, None).found(e)),
+    }
+}
+
+/// Where the fields end that this filesystem has: those behind came with metadata directories.
+fn end_of_fields(volume: &Volume) -> usize {
+    if volume.geometry.features.metadir() {
+        size_of::<Superblock>()
+    } else {
+        std::mem::offset_of!(Superblock, metadirino)
+    }
+}
+
+/// What the sector has behind the last field must be zero, in the primary and in the copies.
+fn unused(volume: &Volume, ag: AgNumber, block: &[u8], found: &Findings<'_>) {
+    let mut behind = block.iter().enumerate().skip(end_of_fields(volume));
+    if let Some((at, byte)) = behind.find(|(_, b)| **b != 0) {
+        let c = Corruption::new("sb", "unused", Rule::Range).in_ag(ag, None);
+        found.add(c.found(format_args!("{byte:#04x} at byte {at}")).expected("zeroes behind the last field"));
     }
 }
 
@@ -133,6 +148,10 @@ fn secondary(volume: &Volume, ag: AgNumber, sb: &Superblock, found: &Findings<'_
         let (Some(a), Some(b)) = (ours.as_bytes().get(*start..end), theirs.as_bytes().get(*start..end)) else {
             continue;
         };
+        // Already told of as not zero.
+        if *start >= end_of_fields(volume) {
+            break;
+        }
         let null = a.iter().all(|b| *b == 0xff);
         let severity = match how {
             _ if a == b => continue,
