@@ -230,6 +230,11 @@ fn copies_that_the_log_may_explain_are_no_damage() {
     let outcome = image.check();
     assert_eq!(outcome.verdict(), Verdict::DirtyLog, "{outcome}");
     assert_eq!(outcome.count(Severity::Warning), 2, "{outcome}");
+    // No log changes where the log is.
+    image.superblock(2, true, |sb| sb.logblocks.set(sb.logblocks.get() - 1));
+    assert_eq!(image.check().verdict(), Verdict::Damaged);
+    image.superblock(2, true, |sb| sb.logblocks.set(sb.logblocks.get() + 1));
+    assert_eq!(image.check().verdict(), Verdict::DirtyLog);
     image.superblock(0, true, |sb| sb.shared_vn = 1);
     assert_eq!(image.check().verdict(), Verdict::Damaged);
 }
