@@ -204,7 +204,7 @@ impl Log {
 /// Whether the volume's log is clean.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Corrupt`] where the log holds no log.
+/// [`crate::Error::Io`]; [`crate::Error::Corrupt`] where the log holds no log.
 pub fn log_state(volume: &Volume) -> Result<LogState> {
     let Some(log) = Log::open(volume)? else { return Ok(LogState::Absent) };
     let blocks = log.blocks;
