@@ -283,7 +283,7 @@ fn run(
             let primary = volume.superblock.lsn.get();
             let bad = || Corruption::new("sb", "lsn", Rule::Lsn).in_ag(AgNumber(0), None);
             found.lsn(Some(Lsn(primary)).filter(|_| volume.superblock_from == AgNumber(0)), bad);
-            if let Err(e) = verify_cycles(volume, control) {
+            if let Err(e) = verify_cycles(volume, head, control) {
                 found.add_error(e, || Corruption::new("log", "cycle", Rule::Unreadable));
             }
         }

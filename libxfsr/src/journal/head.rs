@@ -152,13 +152,18 @@ impl Log {
     }
 
     /// The first of the blocks looked at whose cycle is another than its place says: up to the head they are of one, behind it of an
-    /// earlier one (xfs_repair, which makes new logs, leaves zeroes there). Of a long log parts are looked at, and where a search for the head by halves comes by.
+    /// earlier one (xfs_repair, which makes new logs, leaves zeroes there). Of a long log parts are looked at, and where a search for the
+    /// head by halves comes by.
     fn stray(&self, head: u64, cycle: u32, control: &Control<'_>) -> Result<Option<(u64, u32)>> {
         let chunks = self.blocks.div_ceil(SCAN_BLOCKS);
         let step = chunks.div_ceil(SCAN_CHUNKS).max(1);
-        let middles =
-            (0..64).map(|n| self.blocks >> n).take_while(|b| *b > 0).map(|b| b.min(self.blocks - 1) / SCAN_BLOCKS);
-        let mut starts: Vec<u64> = (0..chunks).step_by(step as usize).chain(middles).collect();
+        let mut starts: Vec<u64> = (0..chunks).step_by(step as usize).chain([chunks - 1]).collect();
+        let (mut low, mut high) = (0, self.blocks - 1);
+        while high - low > 1 {
+            let mid = low.midpoint(high);
+            starts.push(mid / SCAN_BLOCKS);
+            if mid < head { low = mid } else { high = mid }
+        }
         starts.extend([head / SCAN_BLOCKS, (head + SCAN_BLOCKS) / SCAN_BLOCKS].into_iter().filter(|c| *c < chunks));
         starts.sort_unstable();
         starts.dedup();
@@ -225,14 +230,14 @@ pub fn log_state(volume: &Volume) -> Result<LogState> {
     Ok(if unmount && ends { LogState::Clean { head } } else { LogState::Dirty { head } })
 }
 
-/// Whether the blocks of a clean log are of the cycles that their places say. Where they are not, who looks for the head may take another
+/// Whether the blocks of a clean log, whose head [`log_state`] has told, are of the cycles that their places say. Where they are not, who looks for the head may take another
 /// block for it.
 ///
 /// # Errors
 /// [`Error::Corrupt`](crate::Error::Corrupt) with the first that is not; as [`log_state`]; [`Error::Stopped`](crate::Error::Stopped).
-pub fn verify_cycles(volume: &Volume, control: &Control<'_>) -> Result<()> {
+pub fn verify_cycles(volume: &Volume, head: Lsn, control: &Control<'_>) -> Result<()> {
     let Some(log) = Log::open(volume)? else { return Ok(()) };
-    let (head, cycle) = log.head()?;
+    let (head, cycle) = (u64::from(head.block()), head.cycle());
     let Some((at, found)) = log.stray(head, cycle, control)? else { return Ok(()) };
     let expected = if at < head { "" } else { "less than " };
     let c = Corruption::new("log", "cycle", Rule::Mismatch).at_daddr(Daddr(log.start / BASIC_BLOCK + at));
