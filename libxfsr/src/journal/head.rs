@@ -10,6 +10,7 @@ use crate::format::log::{CYCLE_BYTES, HEADER_MAGIC, LOG_BLOCK, MAX_RECORD, OpFla
 use crate::target::Target;
 use crate::units::{BASIC_BLOCK, Daddr, Lsn};
 use crate::volume::Volume;
+use rayon::prelude::*;
 use std::sync::Arc;
 use zerocopy::FromBytes;
 use zerocopy::big_endian::U32;
@@ -62,7 +63,9 @@ pub(super) fn header_of(block: &[u8]) -> Option<RecordHeader> {
 }
 
 fn cycle_of(block: &[u8]) -> u32 {
-    header_of(block).map_or_else(|| U32::read_from_prefix(block).map_or(0, |(w, _)| w.get()), |h| h.cycle.get())
+    let word = |b: &[u8]| U32::read_from_prefix(b).map_or(0, |(w, _)| w.get());
+    let first = word(block);
+    if first == HEADER_MAGIC { block.get(4..).map_or(0, word) } else { first }
 }
 
 impl Log {
@@ -167,20 +170,26 @@ impl Log {
         starts.extend([head / SCAN_BLOCKS, (head + SCAN_BLOCKS) / SCAN_BLOCKS].into_iter().filter(|c| *c < chunks));
         starts.sort_unstable();
         starts.dedup();
-        for at in starts.into_iter().map(|c| c * SCAN_BLOCKS) {
+        // Holes are no blocks of an earlier cycle, and need not be read to know it.
+        let mut data = 0;
+        starts.retain(|chunk| {
+            let offset = self.start + chunk * SCAN_BLOCKS * BASIC_BLOCK;
+            if chunk * SCAN_BLOCKS >= head && data <= offset {
+                data = self.target.next_data(offset);
+            }
+            data < offset + SCAN_BLOCKS * BASIC_BLOCK
+        });
+        // One small buffer a thread, which stays in its processor's cache: a copy of the whole log would not.
+        let look = |bytes: &mut Vec<u8>, chunk: u64| -> Result<Option<(u64, u32)>> {
             control.check()?;
-            let n = SCAN_BLOCKS.min(self.blocks - at);
-            let offset = self.start + at * BASIC_BLOCK;
-            if at >= head && self.target.next_data(offset) >= offset + n * BASIC_BLOCK {
-                continue;
-            }
-            let bytes = self.read(at, n)?;
+            let at = chunk * SCAN_BLOCKS;
+            bytes.resize((SCAN_BLOCKS.min(self.blocks - at) * BASIC_BLOCK) as usize, 0);
+            self.target.read_at(bytes, self.start + at * BASIC_BLOCK)?;
             let mut blocks = bytes.chunks(LOG_BLOCK).zip(at..).map(|(b, i)| (i, cycle_of(b)));
-            if let Some(stray) = blocks.find(|(i, c)| if *i < head { *c != cycle } else { *c >= cycle }) {
-                return Ok(Some(stray));
-            }
-        }
-        Ok(None)
+            Ok(blocks.find(|(i, c)| if *i < head { *c != cycle } else { *c >= cycle }))
+        };
+        let strays = starts.into_par_iter().map_init(Vec::new, |bytes, chunk| look(bytes, chunk).transpose());
+        strays.find_map_first(|found| found).transpose()
     }
 
     /// The last record header before `head`, going back through the end of the log.

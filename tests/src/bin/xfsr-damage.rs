@@ -1,7 +1,7 @@
 //! The damage matrix: every field that xfs_db can reach, seven verbs, with a right and with a stale checksum, on the library's check
 //! and on `xfs_repair -n`. An interrupted run goes on where it was.
 //!
-//! `xfsr-damage [--quiet-only | --fill] [--no-stale | --stale] [--workers N] [--only TEXT] [--valid] [--sample N] [--list FILE] IMAGE...`
+//! `xfsr-damage [--quiet-only | --fill] [--no-stale | --stale] [--workers N] [--only TEXT] [--valid] [--sample N] [--list FILE] all | IMAGE...`
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -10,7 +10,25 @@ use anyhow::{Context as _, Result, bail};
 use xfsr_tests::corpus;
 use xfsr_tests::damage::{self, Checksum, matrix};
 
-const USAGE: &str = "xfsr-damage [options] IMAGE...
+/// The images of the whole matrix, and whether xfs_repair is asked of every case there.
+const ALL: [(&str, bool); 13] = [
+    ("default", true),
+    ("rmap-1k", true),
+    ("quota", false),
+    ("realtime", false),
+    ("ascii-ci", false),
+    ("external-log", false),
+    ("parent", false),
+    ("b64k", false),
+    ("b2k-i1k-n64k", false),
+    ("uuid", false),
+    ("grown", false),
+    ("shrunk", false),
+    ("restriped", false),
+];
+
+const USAGE: &str = "xfsr-damage [options] all | IMAGE...
+  all            the whole matrix: xfs_repair is asked of every case of default and rmap-1k, elsewhere where the library finds nothing
   --quiet-only   ask xfs_repair only where the library finds nothing
   --minutes N    after N minutes ask xfs_repair only where the library finds nothing
   --fill         ask only xfs_db and xfs_repair, so that a later run costs the library's check alone
@@ -45,8 +63,11 @@ fn main() -> Result<()> {
             "--valid" => only_valid = true,
             "--sample" => sample = Some(value()?.parse::<usize>().context("--sample")?),
             "--list" => list = Some(std::fs::File::create(value()?)?),
+            "all" => {
+                images.extend(ALL.map(|(image, each)| (image.to_owned(), if each { ask } else { matrix::Ask::Quiet })))
+            }
             image if !image.starts_with('-') && corpus::all().iter().any(|r| r.name == image) => {
-                images.push(image.to_owned());
+                images.push((image.to_owned(), ask));
             }
             other => bail!("{other}: no such option or image\n{USAGE}"),
         }
@@ -58,7 +79,7 @@ fn main() -> Result<()> {
     let mut missed = Vec::new();
     let (mut panics, mut slow) = (Vec::new(), 0);
     let (mut whole, mut sums) = (Vec::new(), Vec::new());
-    for image in &images {
+    for (image, ask) in &images {
         let Some(devices) = corpus::obtain(image) else { bail!("{image} cannot be made here") };
         let manifest = corpus::manifest(image);
         let mut places = damage::places(&devices, &manifest)?;
@@ -87,7 +108,7 @@ fn main() -> Result<()> {
                 eprintln!("{image}: {done} of {count} cases, {} s, about {} s left", spent.as_secs(), left.as_secs());
             }
         };
-        let verdicts = matrix::run(image, &cases, ask, workers, &tell)?;
+        let verdicts = matrix::run(image, &cases, *ask, workers, &tell)?;
         let rows = matrix::rows(&verdicts);
         println!("\n{}", matrix::table("structure", &rows));
         sums.extend(rows.last().map(|(_, sum)| (image.clone(), *sum)));
