@@ -3,7 +3,7 @@
 use crate::fuzz::{Stamp, geometries};
 use crate::memory::Memory;
 use libxfsr::btree::{Kind, Ptr, Root, Store, Width};
-use libxfsr::cache::{BlockKey, BlockRead, BufCache, Keep, NoLog, OnDamage, TargetId, Want};
+use libxfsr::cache::{BlockKey, BlockRef, BufCache, Keep, NoLog, OnDamage, TargetId, Want};
 use libxfsr::error::{Corruption, Result, Rule};
 use libxfsr::format::btree::Layout;
 use libxfsr::format::{BlockType, Context};
@@ -204,12 +204,13 @@ impl Store for MemoryTree {
     fn root(&self) -> Result<Root> {
         Ok(self.root.clone())
     }
-    fn read(&self, at: Ptr, damage: OnDamage, keep: Keep) -> Result<BlockRead> {
+    fn read(&self, at: Ptr, damage: OnDamage, keep: Keep) -> Result<BlockRef<'_>> {
         let Some(daddr) = self.daddr(at) else {
             return Err(self.locate(Corruption::new(self.stamp.kind.name, "pointer", Rule::Range), Some(at)).into());
         };
         let owner = (self.width() == Width::Long).then_some(OWNER);
-        self.cache.read(&self.key(daddr), &Want { kind: self.stamp.kind, owner, damage, keep }, self.geometry)
+        let want = Want { kind: self.stamp.kind, owner, damage, keep };
+        Ok(self.cache.read(&self.key(daddr), &want, self.geometry)?.into())
     }
     fn locate(&self, c: Box<Corruption>, at: Option<Ptr>) -> Box<Corruption> {
         match at {

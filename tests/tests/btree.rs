@@ -2,7 +2,7 @@
 
 use libxfsr::btree::kinds::{Bmap, Bno, Cnt, Finobt, Inobt, Refcount, Rmap};
 use libxfsr::btree::{self, Cursor, Kind, Lookup, Ptr, Root, Store, Width, query};
-use libxfsr::cache::{BlockRead, Keep, OnDamage};
+use libxfsr::cache::{BlockRef, Keep, OnDamage};
 use libxfsr::control::Control;
 use libxfsr::error::{Corruption, Result};
 use libxfsr::format::BlockType;
@@ -445,7 +445,7 @@ impl Store for Held {
     fn root(&self) -> Result<Root> {
         self.tree.root()
     }
-    fn read(&self, at: Ptr, damage: OnDamage, keep: Keep) -> Result<BlockRead> {
+    fn read(&self, at: Ptr, damage: OnDamage, keep: Keep) -> Result<BlockRef<'_>> {
         let now = self.now.fetch_add(1, AtomicOrdering::SeqCst) + 1;
         self.most.fetch_max(now, AtomicOrdering::SeqCst);
         self.tree.read(at, damage, keep)

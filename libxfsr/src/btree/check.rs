@@ -35,7 +35,7 @@ struct Walk<'a, K: Kind, S> {
     last: Vec<Option<(Ptr, Option<Ptr>)>>,
     previous: Option<K::Record>,
     report: Report,
-    block: &'a mut dyn FnMut(Ptr, Option<&Node>),
+    block: &'a mut dyn FnMut(Ptr, Option<&Node<'_>>),
     record: &'a mut dyn FnMut(&K::Record),
     found: &'a mut dyn FnMut(Box<Corruption>),
 }
@@ -51,7 +51,7 @@ struct Walk<'a, K: Kind, S> {
 pub fn check<K: Kind, S: Store + Sync>(
     store: &S,
     control: &Control<'_>,
-    block: &mut dyn FnMut(Ptr, Option<&Node>),
+    block: &mut dyn FnMut(Ptr, Option<&Node<'_>>),
     record: &mut dyn FnMut(&K::Record),
     found: &mut dyn FnMut(Box<Corruption>),
 ) -> Result<Report> {
@@ -85,7 +85,7 @@ pub fn check<K: Kind, S: Store + Sync>(
     Ok(walk.report)
 }
 
-impl<K: Kind, S: Store + Sync> Walk<'_, K, S> {
+impl<'a, K: Kind, S: Store + Sync> Walk<'a, K, S> {
     fn tell(&mut self, c: Box<Corruption>) {
         self.report.findings += 1;
         (self.found)(c);
@@ -114,7 +114,7 @@ impl<K: Kind, S: Store + Sync> Walk<'_, K, S> {
         true
     }
 
-    fn siblings(&mut self, node: &Node) {
+    fn siblings(&mut self, node: &Node<'_>) {
         let Some(at) = node.at() else { return };
         let Some(slot) = self.last.get_mut(usize::from(node.level())) else { return };
         let before = slot.replace((at, node.right()));
@@ -133,7 +133,7 @@ impl<K: Kind, S: Store + Sync> Walk<'_, K, S> {
     }
 
     /// Depth is bounded: each call goes down one level from a root whose level was checked.
-    fn node(&mut self, node: &Node, is_root: bool, only_child_of_inode: bool) -> Result<()> {
+    fn node(&mut self, node: &Node<'_>, is_root: bool, only_child_of_inode: bool) -> Result<()> {
         if let Some(c) = node.damage() {
             let c = self.store.locate(Box::new(c.clone()), node.at());
             // What belongs to another inode says nothing of this one. The owner of a block with short pointers is just its AG.
@@ -160,7 +160,7 @@ impl<K: Kind, S: Store + Sync> Walk<'_, K, S> {
         Ok(())
     }
 
-    fn leaf(&mut self, node: &Node) {
+    fn leaf(&mut self, node: &Node<'_>) {
         for r in node.records::<K>() {
             self.report.records += 1;
             if let Some(p) = self.previous.filter(|p| !K::in_order(p, r)) {
@@ -175,7 +175,7 @@ impl<K: Kind, S: Store + Sync> Walk<'_, K, S> {
 
     /// Reads and verifies some leaves below a node with all threads: most of the work on a large tree, and none of it depends on
     /// order. A few are not worth it.
-    fn leaves(&self, node: &Node, some: Range<usize>) -> Vec<Option<Result<Node>>> {
+    fn leaves(&self, node: &Node<'_>, some: Range<usize>) -> Vec<Option<Result<Node<'a>>>> {
         if node.level() != 1 || some.len() < PARALLEL {
             return Vec::new();
         }
@@ -186,7 +186,7 @@ impl<K: Kind, S: Store + Sync> Walk<'_, K, S> {
         some.into_par_iter().with_min_len(PARALLEL / 2).map(read).collect()
     }
 
-    fn inner(&mut self, node: &Node) -> Result<()> {
+    fn inner(&mut self, node: &Node<'_>) -> Result<()> {
         let part = (PART / self.store.block_size().max(1)).max(PARALLEL);
         let store = self.store;
         let ahead = |from: usize| {
@@ -228,7 +228,7 @@ impl<K: Kind, S: Store + Sync> Walk<'_, K, S> {
         Ok(())
     }
 
-    fn keys(&mut self, node: &Node, i: usize, key: &K::Key, child: &Node) {
+    fn keys(&mut self, node: &Node<'_>, i: usize, key: &K::Key, child: &Node<'_>) {
         match child.lowest::<K>() {
             Some(low) if K::compare(&low, key) != Ordering::Equal => {
                 let c = corrupt(self.store, node.at(), "keys", Rule::Mismatch);

@@ -22,13 +22,13 @@ pub enum Lookup {
 #[derive(Debug)]
 pub struct Cursor<'s, K, S> {
     store: &'s S,
-    path: Vec<(Node, usize)>,
+    path: Vec<(Node<'s>, usize)>,
     kind: PhantomData<K>,
 }
 
 /// A record that does not lie beyond the one that was seen before: a leaf that is pointed to twice, or records in disorder. Who
 /// walks on would walk long: a tree of a few blocks that share their children has more paths than anyone can follow.
-fn disorder<K: Kind, S: Store>(store: &S, leaf: &Node, found: &K::Key, after: &K::Key, forward: bool) -> Error {
+fn disorder<K: Kind, S: Store>(store: &S, leaf: &Node<'_>, found: &K::Key, after: &K::Key, forward: bool) -> Error {
     let way = if forward { "after" } else { "before" };
     let c = corrupt(store, leaf.at(), "recs", Rule::Order).found(K::show(found));
     c.expected(format_args!("{way} {}", K::show(after))).into()
@@ -63,7 +63,7 @@ impl<'s, K: Kind, S: Store> Cursor<'s, K, S> {
         }
     }
 
-    fn settle(mut self, leaf: Node, after: usize, key: &K::Key, which: Lookup) -> Result<Option<Self>> {
+    fn settle(mut self, leaf: Node<'s>, after: usize, key: &K::Key, which: Lookup) -> Result<Option<Self>> {
         if !self.has_records(&leaf)? {
             return Ok(None);
         }
@@ -110,7 +110,7 @@ impl<'s, K: Kind, S: Store> Cursor<'s, K, S> {
         Ok(cursor.fall(node, last)?.then_some(cursor))
     }
 
-    fn descend(&mut self, node: Node, at: usize) -> Result<Node> {
+    fn descend(&mut self, node: Node<'s>, at: usize) -> Result<Node<'s>> {
         let Some(p) = node.pointer(at) else {
             let c = Corruption::new(K::NAME, "numrecs", Rule::Range).found(node.len());
             return Err(self.store.locate(c, node.at()).into());
@@ -121,7 +121,7 @@ impl<'s, K: Kind, S: Store> Cursor<'s, K, S> {
     }
 
     /// Goes down to the first or last record below `node`. False if there is none.
-    fn fall(&mut self, mut node: Node, last: bool) -> Result<bool> {
+    fn fall(&mut self, mut node: Node<'s>, last: bool) -> Result<bool> {
         loop {
             let at = if last { node.len().saturating_sub(1) } else { 0 };
             if node.level() == 0 {
@@ -134,7 +134,7 @@ impl<'s, K: Kind, S: Store> Cursor<'s, K, S> {
     }
 
     /// Whether a leaf has records. Only that of a tree without any may have none: another would look like the end of the tree.
-    fn has_records(&self, leaf: &Node) -> Result<bool> {
+    fn has_records(&self, leaf: &Node<'s>) -> Result<bool> {
         if leaf.is_empty() && !self.path.is_empty() {
             let c = corrupt(self.store, leaf.at(), "numrecs", Rule::Count).found(0).expected("at least 1");
             return Err(c.into());
@@ -231,7 +231,7 @@ pub fn query<K: Kind, S: Store>(
 /// have records, beyond those seen before.
 fn query_overlapping<K: Kind, S: Store>(
     store: &S,
-    node: &Node,
+    node: &Node<'_>,
     (low, high): (&K::Key, &K::Key),
     last: &mut Option<K::Key>,
     each: &mut dyn FnMut(&K::Record) -> ControlFlow<()>,

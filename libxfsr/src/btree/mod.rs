@@ -12,7 +12,7 @@ pub use check::{Report, check};
 pub use cursor::{Cursor, Lookup, query};
 pub use walk::walk;
 
-use crate::cache::{BlockRead, Keep, OnDamage};
+use crate::cache::{BlockRef, Keep, OnDamage};
 use crate::error::{Corruption, Result, Rule};
 use crate::format::BlockType;
 use crate::format::btree::{Layout, LongHeader, MAX_LEVELS, ShortHeader};
@@ -96,7 +96,7 @@ pub trait Store {
     /// # Errors
     /// As [`BufCache::read`](crate::cache::BufCache::read); a pointer that leads nowhere is an
     /// [`Error::Corrupt`](crate::Error::Corrupt).
-    fn read(&self, at: Ptr, damage: OnDamage, keep: Keep) -> Result<BlockRead>;
+    fn read(&self, at: Ptr, damage: OnDamage, keep: Keep) -> Result<BlockRef<'_>>;
     /// Tells that these blocks will be read soon. A hint.
     fn readahead(&self, _blocks: &mut dyn Iterator<Item = Ptr>) {}
     /// Adds the place to a corruption.
@@ -104,15 +104,15 @@ pub trait Store {
 }
 
 #[derive(Debug)]
-enum Held {
-    Block(BlockRead),
+enum Held<'s> {
+    Block(BlockRef<'s>),
     Inline(Box<[u8]>),
 }
 
 /// A node or leaf, with bounds-checked access to its entries.
 #[derive(Debug)]
-pub struct Node {
-    held: Held,
+pub struct Node<'s> {
+    held: Held<'s>,
     at: Option<Ptr>,
     level: u16,
     len: usize,
@@ -128,12 +128,12 @@ fn corrupt<S: Store>(s: &S, at: Option<Ptr>, field: &'static str, rule: Rule) ->
     s.locate(Corruption::new(s.block_type().name, field, rule), at)
 }
 
-impl Node {
+impl<'s> Node<'s> {
     /// The root.
     ///
     /// # Errors
     /// As [`Node::read`].
-    pub fn root<S: Store>(s: &S, damage: OnDamage) -> Result<Self> {
+    pub fn root<S: Store>(s: &'s S, damage: OnDamage) -> Result<Self> {
         match s.root()? {
             Root::Block { at, levels } => {
                 if levels == 0 || levels > MAX_LEVELS {
@@ -145,7 +145,7 @@ impl Node {
         }
     }
 
-    fn inline<S: Store>(s: &S, bytes: Box<[u8]>) -> Result<Self> {
+    fn inline<S: Store>(s: &'s S, bytes: Box<[u8]>) -> Result<Self> {
         let layout = s.layout();
         let header = bytes.first_chunk::<4>().copied().unwrap_or_default();
         let level = u16::from_be_bytes([header[0], header[1]]);
@@ -170,7 +170,7 @@ impl Node {
     ///
     /// # Errors
     /// The store's; a block of another level is an [`Error::Corrupt`](crate::Error::Corrupt).
-    pub fn read<S: Store>(s: &S, at: Ptr, level: u16, damage: OnDamage, keep: Keep) -> Result<Self> {
+    pub fn read<S: Store>(s: &'s S, at: Ptr, level: u16, damage: OnDamage, keep: Keep) -> Result<Self> {
         let block = s.read(at, damage, keep)?;
         let (layout, width) = (s.layout(), s.width());
         let short = || corrupt(s, Some(at), "length", Rule::Truncated);

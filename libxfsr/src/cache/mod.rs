@@ -151,6 +151,48 @@ impl std::ops::Deref for BlockRead {
     }
 }
 
+/// A block as a reader sees it: a shared one, or one that the reader's own transaction has locked to change it.
+#[derive(Debug)]
+pub enum BlockRef<'a> {
+    /// The transaction's own, with what it has changed.
+    Own(&'a Block),
+    /// A shared one.
+    Shared(BlockRead),
+}
+
+impl BlockRef<'_> {
+    /// The LSN that it carries, where its type has one.
+    pub fn lsn(&self) -> Option<Lsn> {
+        match self {
+            Self::Own(b) => (b.kind.lsn)(&b.bytes),
+            Self::Shared(b) => b.lsn(),
+        }
+    }
+    /// What its verifier found; always none with [`OnDamage::Fail`].
+    pub fn damage(&self) -> Option<&Corruption> {
+        match self {
+            Self::Own(b) => b.damage.as_deref(),
+            Self::Shared(b) => b.damage(),
+        }
+    }
+}
+
+impl std::ops::Deref for BlockRef<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Own(b) => &b.bytes,
+            Self::Shared(b) => b,
+        }
+    }
+}
+
+impl From<BlockRead> for BlockRef<'_> {
+    fn from(b: BlockRead) -> Self {
+        Self::Shared(b)
+    }
+}
+
 /// An exclusively locked block.
 pub type BlockWrite = ArcRwLockWriteGuard<RawRwLock, Block>;
 

@@ -1,7 +1,7 @@
 //! The extent map of a fork, whichever form it has.
 
 use crate::btree::{self, Ptr, Root, Store, Width, kinds::Bmap};
-use crate::cache::{BlockRead, Keep, OnDamage, Want};
+use crate::cache::{BlockRef, Keep, OnDamage, Want};
 use crate::error::{Corruption, ForkKind, Result, Rule};
 use crate::format::BlockType;
 use crate::format::btree::{
@@ -75,8 +75,9 @@ impl Store for ForkStore<'_> {
     fn root(&self) -> Result<Root> {
         Ok(Root::Inline(self.root.clone()))
     }
-    fn read(&self, at: Ptr, damage: OnDamage, keep: Keep) -> Result<BlockRead> {
-        self.volume.block(FsBlock(at.0), &Want::new(self.block_type, damage).owned_by(self.ino).keep(keep))
+    fn read(&self, at: Ptr, damage: OnDamage, keep: Keep) -> Result<BlockRef<'_>> {
+        let want = Want::new(self.block_type, damage).owned_by(self.ino).keep(keep);
+        Ok(self.volume.block(FsBlock(at.0), &want)?.into())
     }
     fn readahead(&self, blocks: &mut dyn Iterator<Item = Ptr>) {
         self.volume.readahead(blocks.map(|p| self.volume.geometry.split(FsBlock(p.0))));

@@ -1,7 +1,7 @@
 //! The trees of an AG, whose roots are in the AGF and the AGI.
 
 use crate::btree::{Ptr, Root, Store, Width};
-use crate::cache::{BlockRead, Keep, OnDamage, Want};
+use crate::cache::{BlockRef, Keep, OnDamage, Want};
 use crate::error::{Corruption, Result};
 use crate::format::BlockType;
 use crate::format::ag::{AGF, AGI, Agf, Agi};
@@ -104,9 +104,9 @@ impl Store for AgStore<'_> {
     fn root(&self) -> Result<Root> {
         Ok(Root::Block { at: self.root, levels: self.levels })
     }
-    fn read(&self, at: Ptr, damage: OnDamage, keep: Keep) -> Result<BlockRead> {
+    fn read(&self, at: Ptr, damage: OnDamage, keep: Keep) -> Result<BlockRef<'_>> {
         let agbno = AgBlock(u32::try_from(at.0).unwrap_or(u32::MAX));
-        self.volume.ag_block(self.ag, agbno, &Want::new(self.block_type(), damage).keep(keep))
+        Ok(self.volume.ag_block(self.ag, agbno, &Want::new(self.block_type(), damage).keep(keep))?.into())
     }
     fn readahead(&self, blocks: &mut dyn Iterator<Item = Ptr>) {
         let blocks = blocks.filter_map(|p| u32::try_from(p.0).ok());
