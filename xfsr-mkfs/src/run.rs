@@ -37,6 +37,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     {
         note(PROGRAM, &format!("{} is {by}: what is seen may be inconsistent", escape(target.as_bytes())));
     }
+    // A log is not asked for: mkfs.xfs does not look at its device's alignment either.
+    for (target, topology) in existing.iter().zip([devices.data]).chain(rt.target.iter().zip(devices.rt)) {
+        if topology.misaligned {
+            warn_misaligned(target, args.force)?;
+        }
+    }
     let plan = plan(&args.options, &devices)?;
     for warning in &plan.warnings {
         note(PROGRAM, warning);
@@ -150,6 +156,21 @@ fn new_file_size(args: &Args, path: &Path) -> Result<Option<u64>> {
     }
     let size = args.options.data.size.context("-d file=1 is not possible without -d size")?;
     Ok(Some(size))
+}
+
+fn warn_misaligned(target: &FileTarget, force: bool) -> Result<()> {
+    let name = escape(target.name().as_bytes());
+    let what = format!(
+        "{name} is misaligned: its first byte is not where a physical sector of {} bytes begins (alignment offset {})",
+        target.io().physical,
+        target.alignment_offset()
+    );
+    if !force {
+        let message = format!("{what}; use -f for a filesystem with sectors of {} bytes there", target.io().logical);
+        return Err(Failure::new("misaligned", message).into());
+    }
+    note(PROGRAM, &format!("{what}, so that writes may be slow"));
+    Ok(())
 }
 
 fn refuse_used(target: &FileTarget) -> Result<()> {

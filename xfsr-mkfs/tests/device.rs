@@ -221,6 +221,35 @@ done
 dmsetup create linear --table "0 3072000 linear $a 0
 3072000 3072000 linear $b 0"; dmsetup mknodes
 look /dev/mapper/linear; look /dev/mapper/linear -s size=512
+dmsetup remove linear
+truncate -s 320M log; d=$(losetup -f --show log); e=$(losetup -f --show --sector-size 4096 file2)
+look -l logdev=/dev/sda,size=100m $a; look -l logdev=$e,size=100m $a; look -l logdev=$d,size=100m -s size=4k $a; look -l logdev=$d,size=100m /dev/sda
+echo done
+"#;
+
+/// The same on devices whose first byte is not where a physical sector begins: shifted, a partition, of unequal parts.
+const MISALIGNED: &str = r#"
+cd /tmp
+told() { for p in mkfs.xfs xfsr-mkfs; do $p -N "$@" >$p.out 2>$p.err; echo "status $?" >>$p.out; echo "$p says $(grep -c align $p.err)" >$p.say; done
+ cmp -s mkfs.xfs.out xfsr-mkfs.out && echo "equal: $(grep -o 'sectsz=[0-9]*' xfsr-mkfs.out | sort -u | xargs) $(grep status mkfs.xfs.out), $(cat mkfs.xfs.say), $(cat xfsr-mkfs.say): $*" ||
+ { echo "DIFFERENT $*"; cat mkfs.xfs.out xfsr-mkfs.out; }; [ -s xfsr-mkfs.out ] && sed 's/^/  /' xfsr-mkfs.err; }
+echo 1 >/sys/bus/pseudo/drivers/scsi_debug/add_host; while [ ! -b /dev/sda ]; do sleep 0.1; done
+truncate -s 2G file; a=$(losetup -f --show file)
+dmsetup create shifted --table "0 3072000 linear /dev/sda 7"; dmsetup mknodes
+for o in "" "-f" "-f -s size=4096" "-s size=512" "-f -b size=1k"; do told $o /dev/mapper/shifted; done
+told -r rtdev=/dev/mapper/shifted $a; told -f -r rtdev=/dev/mapper/shifted $a; told -l logdev=/dev/mapper/shifted,size=100m $a
+dmsetup remove shifted
+dmsetup create parts --table "0 16 linear /dev/sda 9
+16 700000 linear $a 0"; dmsetup mknodes
+told /dev/mapper/parts; told -f /dev/mapper/parts
+u="-f -m uuid=11111111-2222-3333-4444-555555555555 /dev/mapper/parts"
+for p in mkfs.xfs xfsr-mkfs; do dd if=/dev/zero of=/dev/mapper/parts bs=1M count=1 2>/dev/null; $p $u >/dev/null 2>&1 || echo "$p failed"
+ for o in sb\ 0 agf\ 1 agi\ 1 sb\ 2; do xfs_db -r -c "$o" -c print /dev/mapper/parts; done >$p.fields 2>&1; done
+cmp mkfs.xfs.fields xfsr-mkfs.fields && grep -q '^logblocks' mkfs.xfs.fields && echo "fields are equal"
+xfs_repair -n /dev/mapper/parts >repair.out 2>&1 && echo "xfs_repair is content" || cat repair.out
+xfsr-mkfs /dev/mapper/parts 2>&1 | grep -c 'use -f'
+dmsetup remove parts
+printf 'n\np\n1\n63\n3000000\nw\n' | fdisk -u /dev/sda >/dev/null 2>&1; told /dev/sda1; told -f /dev/sda1
 echo done
 "#;
 
@@ -236,13 +265,43 @@ fn the_geometry_of_devices_is_what_mkfs_xfs_sees() {
     let job = GuestJob { programs: vec![Path::new(PROGRAM)], parameters, ..Default::default() };
     let said = guest.run(&job, LOOK).expect("the guest runs").output;
     let equal = said.lines().filter(|l| l.starts_with("equal: ")).count();
-    assert!(equal == 16 && said.contains("done") && !said.contains("DIFFERENT"), "{equal}: {said}");
+    assert!(equal == 20 && said.contains("done") && !said.contains("DIFFERENT"), "{equal}: {said}");
     for line in [
         "equal: sectsz=4096 sunit=16 swidth=128 blks /dev/sda",
         "equal: sectsz=4096 sunit=0 swidth=0 blks /dev/sda -d size=600m",
         "equal: sectsz=512 sunit=3 swidth=6 blks /dev/mapper/striped",
         "equal: sectsz=512 sunit=0 swidth=0 blks /dev/mapper/striped -b size=16k",
         "equal: sectsz=4096 sunit=0 swidth=0 blks /dev/mapper/linear",
+    ] {
+        assert!(said.lines().any(|l| l.trim() == line), "{line}: {said}");
+    }
+}
+
+#[test]
+fn misaligned_devices_need_force_and_get_logical_sectors() {
+    if oracle::require(&["guest", "mkfs.xfs", "dmsetup"]).is_none() {
+        return;
+    }
+    let guest = Guest::find().expect("the guest kernel");
+    let parameters = "scsi_debug.dev_size_mb=8 scsi_debug.virtual_gb=3 scsi_debug.physblk_exp=3";
+    let job = GuestJob { programs: vec![Path::new(PROGRAM)], parameters, ..Default::default() };
+    let said = guest.run(&job, MISALIGNED).expect("the guest runs").output;
+    let equal = said.lines().filter(|l| l.starts_with("equal: ")).count();
+    assert!(equal == 12 && said.contains("done") && !said.contains("DIFFERENT"), "{equal}: {said}");
+    for line in [
+        "equal:  status 1, mkfs.xfs says 2, xfsr-mkfs says 1: /dev/mapper/shifted",
+        "equal: sectsz=512 status 0, mkfs.xfs says 1, xfsr-mkfs says 1: -f /dev/mapper/shifted",
+        "equal: sectsz=4096 status 0, mkfs.xfs says 1, xfsr-mkfs says 1: -f -s size=4096 /dev/mapper/shifted",
+        "equal:  status 1, mkfs.xfs says 2, xfsr-mkfs says 1: -r rtdev=/dev/mapper/shifted /dev/loop0",
+        "equal: sectsz=512 status 0, mkfs.xfs says 0, xfsr-mkfs says 0: -l logdev=/dev/mapper/shifted,size=100m /dev/loop0",
+        "equal:  status 1, mkfs.xfs says 2, xfsr-mkfs says 1: /dev/sda1",
+        "equal: sectsz=512 status 0, mkfs.xfs says 1, xfsr-mkfs says 1: -f /dev/sda1",
+        "xfsr-mkfs: /dev/mapper/shifted is misaligned: its first byte is not where a physical sector of 4096 bytes begins \
+         (alignment offset 512); use -f for a filesystem with sectors of 512 bytes there",
+        // What both made there is the same, and what we say without -f is all that we do.
+        "fields are equal",
+        "xfs_repair is content",
+        "1",
     ] {
         assert!(said.lines().any(|l| l.trim() == line), "{line}: {said}");
     }

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 /// A failure: its kind for programs, and a sentence for people.
 ///
 /// With `--json` it is printed as `{"error": {"kind": ..., "message": ..., "exit_status": ...}}`, with a `finding` where a broken rule of
-/// the format is the reason. The kinds are `usage`, `open`, `io`, `no-filesystem`, `corrupt`, `unsupported`, `in-use`, `occupied`, `not-found`,
-/// `interrupted`, `stopped` and `failed`.
+/// the format is the reason. The kinds are `usage`, `open`, `io`, `no-filesystem`, `corrupt`, `unsupported`, `in-use`, `occupied`, `misaligned`,
+/// `not-found`, `interrupted`, `stopped` and `failed`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Failure {
     kind: &'static str,

@@ -134,8 +134,10 @@ pub struct Topology {
     pub size: u64,
     /// Bytes of the smallest I/O.
     pub logical_sector: u32,
-    /// Bytes that it writes without reading first.
+    /// Bytes that it writes without reading first; of a misaligned device the logical sector, because no larger one begins where its own do.
     pub physical_sector: u32,
+    /// Whether a physical sector begins elsewhere than at the first byte. mkfs.xfs refuses such devices unless it is forced.
+    pub misaligned: bool,
     /// Stripe unit in bytes; 0 for none.
     pub stripe_unit: u64,
     /// Stripe width in bytes; 0 for none.
@@ -145,7 +147,7 @@ pub struct Topology {
 impl Topology {
     /// A file of that size, or a device that tells nothing.
     pub fn plain(size: u64) -> Self {
-        Self { size, logical_sector: 512, physical_sector: 512, stripe_unit: 0, stripe_width: 0 }
+        Self { size, logical_sector: 512, physical_sector: 512, misaligned: false, stripe_unit: 0, stripe_width: 0 }
     }
 }
 

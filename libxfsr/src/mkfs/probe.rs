@@ -11,7 +11,8 @@ pub fn topology(target: &FileTarget) -> Topology {
     let mut t = Topology::plain(target.len());
     if let Some(number) = target.device_number() {
         t.logical_sector = io.logical;
-        t.physical_sector = io.physical;
+        t.misaligned = target.alignment_offset() != 0;
+        t.physical_sector = if t.misaligned { io.logical } else { io.physical };
         let unit = queue_attribute(number, "minimum_io_size").unwrap_or(0);
         let width = queue_attribute(number, "optimal_io_size").unwrap_or(0);
         // A minimum that is only the sector, or no optimum beyond it, is no stripe.

@@ -121,9 +121,9 @@ impl FileTarget {
         } else {
             meta.len()
         };
-        let attribute = |n: &str| if device { queue_attribute(meta.rdev(), n) } else { None };
-        let logical = attribute("logical_block_size").unwrap_or(512) as u32;
-        let physical = attribute("physical_block_size").unwrap_or(u64::from(logical)) as u32;
+        let sectors = |ask: fn(&File) -> rustix::io::Result<u32>| if device { ask(&file).ok() } else { None };
+        let logical = sectors(|f| rustix::fs::ioctl_blksszget(f)).unwrap_or(512);
+        let physical = sectors(|f| rustix::fs::ioctl_blkpbszget(f)).unwrap_or(logical);
         let io = Io { logical, physical, read_only: access == Access::Read, direct_align: direct_align(&file) };
         if device && in_use.is_some() {
             // A mounted filesystem writes past the device's page cache, which so may hold what stood there long ago.
@@ -143,6 +143,11 @@ impl FileTarget {
     /// Device number of a block device.
     pub fn device_number(&self) -> Option<u64> {
         self.device.then(|| self.file.metadata().map(|m| m.rdev()).ok()).flatten()
+    }
+    /// Bytes from the first byte of a block device to the next begin of a physical sector: 0 where it is aligned, negative where it consists
+    /// of parts that are aligned differently.
+    pub fn alignment_offset(&self) -> i32 {
+        if self.device { blkdev::alignment_offset(&self.file).unwrap_or(0) } else { 0 }
     }
     /// Whether the first byte of a range can be had without waiting for the device.
     fn is_in_memory(&self, offset: u64) -> bool {
