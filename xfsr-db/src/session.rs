@@ -1,6 +1,8 @@
 //! A session: the volume, the current position, the stack and the ring; which command does what.
 
-use crate::commands::{address, btheight, convert, files, frag, fsmap, names, rdump, reserves, show, space, usage};
+use crate::commands::{
+    address, btheight, convert, files, frag, fsmap, limits, names, rdump, reserves, show, space, usage,
+};
 use crate::location::{Location, Ring};
 use crate::out::{Out, complain, say};
 use libxfsr::cache::OnDamage;
@@ -97,6 +99,12 @@ const COMMANDS: &[Command] = &[
     (&["info"], "", "the geometry, as mkfs.xfs prints it", Text(show::info)),
     (&["inode"], "[number]", "go to an inode", Text(address::inode)),
     (&["label"], "[label]", "the label; setting it is not available", Text(show::label)),
+    (
+        &["logres"],
+        "[-k]",
+        "what each type of transaction reserves of the log; -k as today's kernels compute it",
+        Text(limits::logres),
+    ),
     (&["ls"], "[-i] [path...]", "list directories", Bytes(files::ls)),
     (&["ncheck"], "[-s] [-i number]...", "names of inodes", Text(names::ncheck)),
     (&["path"], "path", "go to the inode at a path", Bytes(files::path)),
@@ -110,6 +118,12 @@ const COMMANDS: &[Command] = &[
     (&["sb"], "[agno]", "go to a superblock", Text(|s, a| address::header(s, a, 0))),
     (&["stack"], "", "show the stack", Text(|s, _| address::stack(s))),
     (&["stat"], "[path...]", "show what stat(1) would show of inodes", Bytes(files::stat)),
+    (
+        &["timelimit"],
+        "[--classic|--bigtime] [--pretty] [--compact]",
+        "limits of times of inodes and of quota timers and grace periods, pretty ones in UTC",
+        Text(limits::timelimit),
+    ),
     (&["type"], "[type]", "show or set how the bytes are understood", Text(address::kind)),
     (&["uuid"], "[uuid]", "the UUID; setting it is not available", Text(show::uuid)),
     (&["version"], "[feature...]", "names of the features; setting one is not available", Text(show::version)),

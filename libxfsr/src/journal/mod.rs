@@ -5,6 +5,7 @@ mod head;
 mod items;
 mod records;
 mod replay;
+pub mod reservation;
 mod transactions;
 
 pub use close::close;

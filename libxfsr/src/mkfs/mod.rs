@@ -20,7 +20,6 @@ mod logsize;
 mod options;
 pub mod probe;
 mod realtime;
-mod reservation;
 mod signature;
 mod sizes;
 mod stripes;

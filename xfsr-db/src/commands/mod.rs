@@ -6,6 +6,7 @@ pub(crate) mod convert;
 pub(crate) mod files;
 pub(crate) mod frag;
 pub(crate) mod fsmap;
+pub(crate) mod limits;
 pub(crate) mod names;
 pub(crate) mod rdump;
 pub(crate) mod reserves;

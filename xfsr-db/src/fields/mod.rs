@@ -5,7 +5,7 @@ mod attr;
 mod btree;
 mod dir;
 mod dquot;
-mod inode;
+pub(crate) mod inode;
 mod symlink;
 
 use crate::field::Lines;

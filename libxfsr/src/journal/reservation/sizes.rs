@@ -1,37 +1,30 @@
-//! The smallest log that every transaction fits into, as the kernel demands it at mount.
-//!
-//! A transaction reserves room for each buffer that it may dirty (all its bytes and a log item's header) and for each inode; a
-//! log must hold the largest, as often as it may roll. The kernel keeps the sizes that its first versions with shared extents
-//! computed, so that a filesystem that it once made stays mountable; only with parent pointers it computes what is really
-//! needed. So do we. Checked against the minimum that mkfs.xfs 6.1 and Linux 6.18 name when they refuse a small log.
+//! What each kind of transaction may dirty, in bytes.
 
-use crate::format::btree::{ALLOC, BMBT};
+use super::{Kind, Reservation, Rules};
+use crate::format::btree::{ALLOC, BMBT, RMAP};
 use crate::geometry::Geometry;
 
 /// Bytes that a log item of a buffer takes beside the buffer.
 const BUFFER_OVERHEAD: u64 = 128;
-/// Header of a region in the log, and of a transaction.
-const OP_HEADER: u64 = 12;
-const TRANSACTION_HEADER: u64 = 16;
+/// Header of a region in the log.
+pub(super) const OP_HEADER: u64 = 12;
 /// Two dquots, of the old and the new owner, for each of user, group and project.
 const DQUOTS: u64 = 2 * 3 * (24 + 104);
+/// A quota record.
+const DQUOT: u64 = 104;
 /// Most levels of a directory or attribute tree.
 const DA_LEVELS: u64 = 5;
 /// Height that reverse mapping trees had in the first versions with shared extents.
 const OLD_RMAP_LEVELS: u64 = 9;
-/// Largest log record and the space that its headers take.
-const RECORD: u64 = 256 << 10;
-const RECORD_HEADERS: u64 = 8 * 512;
 /// An attribute intent that adds or removes one parent pointer: its format, the longest name and the value.
 const PARENT_INTENT: u64 = 40 + 256 + 12;
 /// An attribute intent that replaces one: name and value twice.
 const PARENT_REPLACE: u64 = 40 + 2 * (256 + 12);
 /// How often setting or removing an attribute may roll.
 const ATTR_ROLLS: u64 = 3;
-/// The log is as many times the largest transaction.
-const FACTOR: u64 = 3;
 
-struct Sizes<'a> {
+/// Sizes in one geometry.
+pub(super) struct Sizes<'a> {
     g: &'a Geometry,
     block: u64,
     sector: u64,
@@ -41,8 +34,8 @@ struct Sizes<'a> {
     inobt: u64,
     bmap_data: u64,
     bmap_attr: u64,
-    /// As the first versions with shared extents computed.
-    legacy: bool,
+    rules: Rules,
+    parent: bool,
 }
 
 /// Levels of an extent tree whose root is in an inode: `extents` at most.
@@ -59,13 +52,31 @@ fn bmap_levels(g: &Geometry, root: u64, extents: u64) -> u64 {
     levels
 }
 
+/// Levels of a reverse mapping tree that fills an AG, by xfsprogs 6.1: it gives the root as many children as any other node has at least,
+/// where a root may have two.
+fn filled_levels(g: &Geometry) -> u64 {
+    let fan = (RMAP.node_max(g.block_size as usize) / 2).max(2) as u64;
+    let (mut blocks, mut left, mut levels) = (fan, u64::from(g.agblocks).saturating_sub(1), 1);
+    while blocks < left && levels < OLD_RMAP_LEVELS {
+        left -= blocks;
+        blocks *= fan;
+        levels += 1;
+    }
+    levels
+}
+
 fn buffers(count: u64, size: u64) -> u64 {
     count * (size + BUFFER_OVERHEAD)
 }
 
 impl<'a> Sizes<'a> {
-    fn new(g: &'a Geometry, legacy: bool) -> Self {
+    pub(super) fn new(g: &'a Geometry, rules: Rules) -> Self {
         let f = &g.features;
+        let rmap = match (rules, f.reflink()) {
+            (Rules::Oldest, true) => OLD_RMAP_LEVELS,
+            (Rules::Xfsprogs6_1, true) => filled_levels(g),
+            _ => u64::from(g.max_levels.rmap),
+        };
         let large = f.nrext64();
         let (data, attr) = if large { (1 << 48, 1 << 32) } else { (1 << 31, 1 << 15) };
         // Smallest root that a fork can shrink to: for data next to a minimal attribute fork, for attributes by the size of
@@ -79,13 +90,17 @@ impl<'a> Sizes<'a> {
             block: u64::from(g.block_size),
             sector: u64::from(g.sector_size),
             alloc: u64::from(g.max_levels.bno),
-            rmap: if legacy && f.reflink() { OLD_RMAP_LEVELS } else { u64::from(g.max_levels.rmap) },
+            rmap: if f.rmapbt() { rmap } else { 0 },
             refcount: u64::from(g.max_levels.refcount),
             inobt: u64::from(g.max_levels.ino),
             bmap_data: bmap_levels(g, root(min_fork), data),
             bmap_attr: bmap_levels(g, attr_root, attr),
-            legacy,
+            rules,
+            parent: f.parent() && rules == Rules::Linux,
         }
+    }
+    fn oldest(&self) -> bool {
+        self.rules == Rules::Oldest
     }
     fn inodes(&self, n: u64) -> u64 {
         n * (4 * OP_HEADER + 56 + u64::from(self.g.inode_size) + 2 * BMBT.header as u64)
@@ -115,17 +130,17 @@ impl<'a> Sizes<'a> {
         self.g.rt_blocks > 0
     }
     fn write(&self) -> u64 {
-        let old = if self.legacy { self.blocks(self.refcount_blocks(2)) } else { 0 };
+        let old = if self.oldest() { self.blocks(self.refcount_blocks(2)) } else { 0 };
         let grow = self.inodes(1) + self.blocks(self.bmap_data) + self.sectors(3);
         let map = grow + self.blocks(self.free_space(2)) + old;
         let rt =
             if self.has_rt() { grow + self.blocks(self.rt_blocks(1)) + self.blocks(self.free_space(1)) } else { 0 };
         let free = self.sectors(5) + self.blocks(self.free_space(2)) + old;
-        let count = if self.legacy { 0 } else { self.refcount_update(1) };
+        let count = if self.oldest() { 0 } else { self.refcount_update(1) };
         DQUOTS + map.max(rt).max(free).max(count)
     }
     fn truncate(&self) -> u64 {
-        let old = if self.legacy { self.blocks(self.refcount_blocks(4)) } else { 0 };
+        let old = if self.oldest() { self.blocks(self.refcount_blocks(4)) } else { 0 };
         let unmap = self.inodes(1) + self.blocks(self.bmap_data + 1);
         let free = self.sectors(9) + self.blocks(self.free_space(4)) + old;
         let rt = if self.has_rt() {
@@ -133,7 +148,7 @@ impl<'a> Sizes<'a> {
         } else {
             0
         };
-        let count = if self.legacy { 0 } else { self.refcount_update(2) };
+        let count = if self.oldest() { 0 } else { self.refcount_update(2) };
         DQUOTS + unmap.max(free).max(rt).max(count)
     }
     /// Extent tree blocks for mapping `n` blocks one by one.
@@ -160,11 +175,14 @@ impl<'a> Sizes<'a> {
     /// What an operation on a name costs: the larger of its own chains and, with parent pointers, one attribute change under
     /// `intents` bytes of intents that may be logged again each time.
     fn named(&self, chains: u64, attr: u64, intents: u64) -> u64 {
-        if self.g.features.parent() { chains.max(attr) + intents } else { chains }
+        if self.parent { chains.max(attr) + intents } else { chains }
+    }
+    fn new_inode(&self) -> u64 {
+        let chunk = self.blocks(self.free_space(1));
+        self.sectors(2) + self.sector + chunk + self.inode_tree() + self.free_inode_tree()
     }
     fn create(&self) -> u64 {
-        let chunk = self.blocks(self.free_space(1));
-        let alloc = self.sectors(2) + self.sector + chunk + self.inode_tree() + self.free_inode_tree();
+        let alloc = self.new_inode();
         let modify = self.inodes(2)
             + self.sectors(1)
             + self.block
@@ -182,7 +200,7 @@ impl<'a> Sizes<'a> {
     fn remove(&self) -> u64 {
         let names = self.inodes(2) + self.blocks(self.directory_change());
         let chains = names.max(self.sectors(4) + self.blocks(self.free_space(2)));
-        DQUOTS + self.sectors(2) + self.cluster() + self.named(chains, self.attr_remove(), PARENT_INTENT)
+        DQUOTS + self.sectors(1) + self.cluster() + self.named(chains, self.attr_remove(), PARENT_INTENT)
     }
     fn link(&self) -> u64 {
         let names = self.inodes(2) + self.blocks(self.directory_change());
@@ -229,147 +247,70 @@ impl<'a> Sizes<'a> {
             + DA_LEVELS * self.map_blocks(1, self.bmap_attr)
             + size.div_ceil(self.block)
             // The first versions took the bytes for blocks here.
-            + self.map_blocks(if self.legacy { size } else { size.div_ceil(self.block) }, self.bmap_attr);
+            + self.map_blocks(if self.oldest() { size } else { size.div_ceil(self.block) }, self.bmap_attr);
         self.attr_set() + self.attr_set_block() * blocks
     }
 
-    /// The reservation that asks most of the log: bytes, and how often it may roll.
-    fn largest(&self) -> (u64, u64) {
+    /// How often what maps or frees blocks may roll: once more for each tree that changes follow into.
+    fn rolls(&self) -> u64 {
         let f = &self.g.features;
-        let extra = u64::from(f.reflink() || f.rmapbt()) + u64::from(f.reflink()) + u64::from(f.rmapbt());
-        let rolls = match (self.legacy, f.reflink()) {
+        match (self.oldest(), f.reflink()) {
             (true, true) => 8,
             (true, false) => 2,
-            (false, _) => 2 + extra,
+            (false, reflink) => 2 + u64::from(reflink || f.rmapbt()) + u64::from(reflink) + u64::from(f.rmapbt()),
+        }
+    }
+
+    /// Bytes of the realtime summary. xfsprogs 6.1 computes reservations before it knows them.
+    fn summary_bytes(&self) -> u64 {
+        if self.rules != Rules::Linux {
+            return 0;
+        }
+        let levels = u64::from(self.g.rt_extents_log) + 1;
+        (4 * levels * u64::from(self.g.rt_bitmap_blocks)).next_multiple_of(self.block)
+    }
+
+    /// What a kind of transaction reserves.
+    pub(super) fn reservation(&self, kind: Kind) -> Reservation {
+        let names = if self.parent { ATTR_ROLLS } else { 0 };
+        let (bytes, rolls, permanent) = match kind {
+            Kind::Write => (self.write(), self.rolls(), true),
+            Kind::Truncate => (self.truncate(), self.rolls(), true),
+            Kind::Rename => (self.rename(), 2 + names, true),
+            Kind::Link => (self.link(), 2 + names, true),
+            Kind::Remove => (self.remove(), 2 + names, true),
+            Kind::Symlink => (self.create() + buffers(1, 1024), 3 + names, true),
+            Kind::Create => (self.create(), 2 + names, true),
+            Kind::CreateTmpfile => (DQUOTS + self.new_inode() + self.sectors(1) + self.cluster(), 2, true),
+            Kind::Mkdir => (self.create(), 3 + names, true),
+            Kind::FreeInode => (self.free_inode(), 2, true),
+            Kind::ChangeInode => (DQUOTS + self.inodes(1) + self.sectors(1), 0, false),
+            Kind::GrowData => (self.sectors(3) + self.blocks(self.free_space(1)), 2, true),
+            Kind::AddAttrFork => (self.add_attr_fork(), 2, true),
+            Kind::WriteId | Kind::Timestamps => (self.inodes(1), 0, false),
+            Kind::AttrInvalidate => (self.attr_invalidate(), 1, true),
+            Kind::AttrSet => (self.attr_set(), ATTR_ROLLS, true),
+            Kind::AttrSetBlock => (self.attr_set_block(), 0, false),
+            Kind::AttrRemove => (self.attr_remove(), ATTR_ROLLS, true),
+            Kind::ClearAgiBucket => (self.sectors(1), 0, false),
+            Kind::GrowRealtime => {
+                let map = self.sectors(2) + self.blocks(self.bmap_data) + self.inodes(1);
+                (map + self.blocks(self.free_space(1)), 2, true)
+            }
+            Kind::GrowRealtimeZero => (self.blocks(1), 0, false),
+            Kind::GrowRealtimeFree => {
+                let summary = buffers(1, self.summary_bytes());
+                (self.sectors(1) + self.inodes(2) + self.blocks(1) + summary, 0, false)
+            }
+            Kind::QuotaLimit => (buffers(1, DQUOT), 1, false),
+            Kind::QuotaAllocate => (self.write() + buffers(1, self.block - 1), self.rolls(), true),
+            Kind::Superblock => (self.sectors(1), 1, false),
         };
-        let create = self.create();
-        let names = if f.parent() { ATTR_ROLLS } else { 0 };
-        let all = [
-            (self.write(), rolls),
-            (self.truncate(), rolls),
-            (self.write() + buffers(1, self.block - 1), rolls),
-            (self.rename(), 2 + names),
-            (self.link(), 2 + names),
-            (self.remove(), 2 + names),
-            (create + buffers(1, 1024), 3 + names),
-            (create, 3 + names),
-            (self.free_inode(), 2),
-            (self.add_attr_fork(), 2),
-            (self.attr_invalidate(), 1),
-            (self.attr_set(), ATTR_ROLLS),
-            (self.attr_remove(), ATTR_ROLLS),
-        ];
-        let mut best = (0, 1);
-        for (bytes, count) in all {
-            if bytes * count > best.0 * best.1 {
-                best = (bytes, count);
-            }
-        }
-        let attr = self.largest_attr();
-        if attr > best.0 * best.1 { (attr, ATTR_ROLLS) } else { best }
-    }
-}
-
-/// Fewest blocks of a log with a stripe unit of `sunit` blocks (0 for none).
-pub(super) fn minimum_log_blocks(g: &Geometry, sunit: u64) -> u64 {
-    let sizes = Sizes::new(g, !g.features.parent());
-    let (bytes, count) = sizes.largest();
-    let mut unit = bytes + 3 * OP_HEADER + TRANSACTION_HEADER;
-    let space = RECORD - RECORD_HEADERS;
-    let mut headers = unit.div_ceil(space);
-    unit += headers * OP_HEADER;
-    while unit.div_ceil(space) > headers {
-        unit += OP_HEADER;
-        headers += 1;
-    }
-    let sunit_bytes = sunit << g.block_log;
-    unit += (headers + 1) * RECORD_HEADERS + if sunit > 0 { 2 * sunit_bytes } else { 2 * 512 };
-    let sectors = (unit * count).div_ceil(512);
-    let least = if sunit > 0 {
-        let unit = sunit_bytes / 512;
-        sectors.next_multiple_of(unit) + 2 * unit
-    } else {
-        sectors + 2 * 512
-    };
-    (FACTOR * least).div_ceil(u64::from(g.block_size) / 512)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::layout::tests::draft;
-    use super::super::options::Options;
-    use super::minimum_log_blocks;
-
-    /// What mkfs.xfs 6.1 named as the minimum when it refused `-l size=2m`: for 300 MiB, 900 MiB and 1 TiB.
-    #[test]
-    fn minimum_is_what_mkfs_xfs_names() {
-        type Change = fn(&mut Options);
-        let table: &[(Change, [u64; 3])] = &[
-            (|_| (), [1368, 1566, 2580]),
-            (|o| o.block_size = Some(1024), [3527, 4175, 4823]),
-            (|o| o.block_size = Some(2048), [2484, 2484, 3096]),
-            (|o| o.block_size = Some(8192), [1128, 1128, 1713]),
-            (|o| o.block_size = Some(16384), [1002, 1002, 1589]),
-            (|o| o.block_size = Some(32768), [548, 939, 1527]),
-            (|o| o.block_size = Some(65536), [512, 519, 910]),
-            (|o| o.metadata.rmapbt = Some(true), [3075, 3273, 4287]),
-            (|o| o.metadata.reflink = Some(false), [857, 857, 924]),
-            (|o| (o.metadata.reflink, o.metadata.rmapbt) = (Some(false), Some(true)), [878, 878, 1137]),
-            (|o| o.inode.size = Some(2048), [1368, 1566, 2580]),
-            (|o| o.naming.size = Some(65536), [2174, 2174, 2580]),
-            (|o| o.inode.nrext64 = Some(true), [4049, 4049, 2580]),
-            (|o| o.sector_size = Some(4096), [1221, 1419, 2433]),
-            (|o| o.log.su = Some(256 << 10), [4608, 4800, 5760]),
-            (|o| o.log.su = Some(32 << 10), [1416, 1608, 2640]),
-            (|o| (o.data.su, o.data.sw) = (Some(64 << 10), Some(4)), [1872, 1872, 2496]),
-            (
-                |o| {
-                    (o.block_size, o.naming.size) = (Some(1024), Some(65536));
-                    o.metadata.rmapbt = Some(true);
-                },
-                [8910, 8910, 8910],
-            ),
-        ];
-        let mut wrong = Vec::new();
-        for (row, (change, expected)) in table.iter().enumerate() {
-            let mut options = Options::default();
-            change(&mut options);
-            for (size, expected) in [300 << 20, 900 << 20, 1 << 40].into_iter().zip(expected) {
-                let d = draft(&options, size);
-                let found = minimum_log_blocks(&d.geometry().expect("numbers"), d.log_sunit).max(512);
-                if found != *expected {
-                    wrong.push((row, size >> 20, found, *expected));
-                }
-            }
-        }
-        assert_eq!(wrong, []);
+        Reservation { kind, bytes, rolls: u32::try_from(rolls).unwrap_or(u32::MAX), permanent }
     }
 
-    /// What Linux 6.18 named as the minimum when it refused to mount a shorter log with the largest log buffers
-    /// (`logbsize=256k`): 1 TiB with parent pointers.
-    #[test]
-    fn with_parent_pointers_the_kernel_takes_it() {
-        let table = [
-            (1024, false, false, 4154),
-            (1024, true, true, 4862),
-            (4096, false, false, 1568),
-            (4096, false, true, 2001),
-            (4096, true, false, 2004),
-            (16384, false, false, 998),
-            (16384, true, false, 1275),
-            (16384, true, true, 1429),
-            (65536, false, false, 700),
-            (65536, true, false, 852),
-            (65536, true, true, 1127),
-        ];
-        for (block, rmapbt, nrext64, named) in table {
-            let mut options = Options { block_size: Some(block), ..Options::default() };
-            options.metadata.rmapbt = Some(rmapbt);
-            options.inode.nrext64 = Some(nrext64);
-            options.naming.parent = Some(true);
-            let d = draft(&options, 1 << 40);
-            let found = minimum_log_blocks(&d.geometry().expect("numbers"), d.log_sunit);
-            assert_eq!(found, named, "{block} {rmapbt} {nrext64}");
-        }
+    /// Bytes and rolls of the largest attribute, which no transaction reserves but a log must hold.
+    pub(super) fn attribute(&self) -> (u64, u64) {
+        (self.largest_attr(), ATTR_ROLLS)
     }
 }
