@@ -8,7 +8,7 @@ use libxfsr::control::{Control, Progress};
 use libxfsr::text::escape;
 use libxfsr::volume::{Devices, Volume};
 use std::ffi::OsString;
-use std::io::{BufRead as _, IsTerminal as _};
+use std::io::IsTerminal as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -75,6 +75,9 @@ struct Arguments {
     #[arg(required_unless_present = "version")]
     device: Option<PathBuf>,
 }
+
+/// Bytes of a line on standard input.
+const LONGEST_LINE: u64 = 1 << 20;
 
 /// The exit status, unless Ctrl-C has come.
 fn exit(status: u8) -> u8 {
@@ -170,10 +173,14 @@ pub(crate) fn main() -> ExitCode {
         // Who sits at the terminal has seen the errors.
         return ExitCode::from(exit(0));
     } else {
-        for line in std::io::stdin().lock().split(b'\n') {
-            let Ok(line) = line else { return fail("standard input cannot be read") };
-            if run(&line) == Flow::Quit {
-                break;
+        for line in cli::standard_lines(LONGEST_LINE) {
+            match line {
+                Ok(line) if run(&line) == Flow::Quit => break,
+                Ok(_) => {}
+                Err(e) => {
+                    eprintln!("xfsr-db: {e}");
+                    return ExitCode::from(exit(1));
+                }
             }
         }
     }

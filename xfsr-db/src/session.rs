@@ -157,6 +157,8 @@ fn help(s: &mut Session, arguments: &[String]) -> Outcome {
 
 /// Files of commands inside each other.
 const MAX_SOURCES: u32 = 16;
+/// Bytes of a file of commands.
+const MAX_SOURCE: u64 = 16 << 20;
 
 fn echo(s: &mut Session, words: &[Vec<u8>]) -> Outcome {
     say!(s, "{}", words.iter().map(|w| escape(w)).collect::<Vec<_>>().join(" "));
@@ -169,7 +171,7 @@ fn source(s: &mut Session, arguments: &[Vec<u8>]) -> Outcome {
     if s.sources >= MAX_SOURCES {
         return Err(format!("{name}: more than {MAX_SOURCES} files of commands inside each other"));
     }
-    let text = std::fs::read(std::ffi::OsStr::from_bytes(path)).map_err(|e| format!("{name}: {e}"))?;
+    let text = libxfsr::cli::read_file(std::ffi::OsStr::from_bytes(path), MAX_SOURCE).map_err(|e| e.to_string())?;
     s.sources += 1;
     let mut failed = 0;
     for line in text.split(|b| *b == b'\n') {

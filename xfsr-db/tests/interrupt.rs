@@ -53,6 +53,58 @@ fn one_signal_ends_what_waits_for_input() {
     }
     let _ = child.kill();
     assert_eq!(ended.and_then(|e| e.code()), Some(130), "after {:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(5), "one signal took {:?}", since.elapsed());
+}
+
+#[test]
+fn commands_from_what_is_no_file_end_with_a_sentence() {
+    let Some(devices) = corpus::obtain("default") else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let pipe = directory.path().join("pipe");
+    xfsr_tests::run("mkfifo", &[&pipe]).expect("a pipe");
+    let run = |word: &str, input: &str| {
+        let mut child = Command::new(PROGRAM)
+            .args(if word.is_empty() { vec![] } else { vec!["-c", word] })
+            .arg(&devices.data)
+            .stdin(std::fs::File::open(input).expect("an input"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let since = Instant::now();
+        while child.try_wait().expect("a child").is_none() && since.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let late = child.try_wait().expect("a child").is_none();
+        let _ = child.kill();
+        let ended = child.wait_with_output().expect("it ends");
+        assert!(!late, "{word}{input} hangs");
+        (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
+    };
+    for (path, part) in [
+        (directory.path().display().to_string(), "Is a directory"),
+        (directory.path().join("none").display().to_string(), "No such file"),
+        ("/dev/zero".to_owned(), "longer than"),
+        (pipe.display().to_string(), "nobody writes"),
+    ] {
+        let (code, said) = run(&format!("source {path}"), "/dev/null");
+        assert!(code == Some(1) && said.contains(part) && said.contains(&path), "{path}: {code:?} {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    let (code, said) = run("", "/dev/zero");
+    assert!(code == Some(1) && said.contains("a line is longer than"), "{code:?} {said}");
+
+    // An open pipe on which nothing comes is waited for, until Ctrl-C.
+    let command = format!("source {}", pipe.display());
+    let child = Command::new(PROGRAM).args(["-c", &command]).arg(&devices.data).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("it starts");
+    let _writer = std::fs::File::options().read(true).write(true).open(&pipe).expect("the pipe");
+    std::thread::sleep(Duration::from_millis(2500));
+    assert!(child.try_wait().expect("a child").is_none(), "it did not wait");
+    signal(&child, rustix::process::Signal::INT);
+    let since = Instant::now();
+    assert_eq!(child.wait().expect("a child").code(), Some(130));
+    assert!(since.elapsed() < Duration::from_secs(5), "Ctrl-C took {:?}", since.elapsed());
 }
 
 #[test]

@@ -3,6 +3,11 @@
 
 use crate::values::Given;
 use anyhow::{Context, Result, bail};
+use libxfsr::cli::read_file;
+
+/// Bytes of a file of options.
+const LONGEST: u64 = 1 << 20;
+const LONGEST_LINE: usize = 1000;
 
 /// Section names and the options that they stand for.
 const SECTIONS: &[(&str, char)] = &[
@@ -27,11 +32,16 @@ pub(crate) fn read(list: &str, given: &mut Given) -> Result<()> {
     let Some(path) = list.strip_prefix("options=").filter(|p| !p.is_empty()) else {
         bail!("-c {list} is not possible: it must be options=FILE");
     };
-    let text = std::fs::read_to_string(path).with_context(|| format!("-c options={path}"))?;
+    let bytes = read_file(path, LONGEST).with_context(|| format!("-c options={path}"))?;
+    let text = String::from_utf8(bytes).ok().with_context(|| format!("-c options={path}: it is not UTF-8 text"))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let (mut section, mut had_option) = (None, false);
     for (n, line) in text.lines().enumerate() {
         let at = || format!("{path}, line {}", n + 1);
+        // What is refused is quoted: it shall neither fill nor steer a terminal.
+        if line.len() > LONGEST_LINE || line.contains(|c: char| c.is_control() && c != '\t') {
+            bail!("{}: neither control characters nor lines longer than {LONGEST_LINE} bytes are options", at());
+        }
         let indented = line.starts_with([' ', '\t']);
         let line = without_comment(line).trim();
         if line.is_empty() || line.starts_with('#') || line.starts_with(';') {

@@ -431,3 +431,37 @@ fn config_file_json_dry_run_and_new_image() {
     let out = ours(&["-c", &config_option, "-b", "size=4k", path]);
     assert!(String::from_utf8_lossy(&out.stderr).contains("-b size is given twice"));
 }
+
+#[test]
+fn a_config_that_is_no_file_of_options_is_refused_in_a_sentence() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| dir.path().join(name);
+    std::fs::write(at("image"), "").expect("an image");
+    std::fs::write(at("bytes"), [0xff, 0xfe, b'[']).expect("a file");
+    std::fs::write(at("steering"), "[block]\nsize\u{1b}[2J=1k\n").expect("a file");
+    std::fs::write(at("long"), format!("[block]\nsize={}\n", "1".repeat(5000))).expect("a file");
+    xfsr_tests::run("mkfifo", &[at("pipe")]).expect("a pipe");
+    for (config, part) in [
+        (at(""), "Is a directory"),
+        (at("none"), "No such file"),
+        ("/dev/zero".into(), "longer than"),
+        (at("pipe"), "nobody writes"),
+        (at("bytes"), "not UTF-8"),
+        (at("steering"), "line 2: neither control characters"),
+        (at("long"), "line 2: neither control characters"),
+    ] {
+        let out = ours(&["-c", &format!("options={}", config.display()), at("image").to_str().expect("UTF-8")]);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(1) && said.contains(part), "{}: {said}", config.display());
+        assert!(said.lines().count() == 1 && said.len() < 300 && !said.contains('\u{1b}'), "{said}");
+    }
+    assert_eq!(std::fs::metadata(at("image")).expect("an image").len(), 0);
+    // What another program writes meanwhile is options like any other.
+    let command = "exec \"$0\" -N -c options=<(sleep 0.3; printf '[block]\\nsize=1k\\n') -d file,size=1g \"$1\"";
+    let out = std::process::Command::new("bash")
+        .args(["-c", command, env!("CARGO_BIN_EXE_xfsr-mkfs")])
+        .arg(at("new"))
+        .output()
+        .expect("bash");
+    assert!(String::from_utf8_lossy(&out.stdout).contains("bsize=1024"), "{out:?}");
+}

@@ -3,6 +3,7 @@
 
 mod checker;
 mod failure;
+mod input;
 mod interrupt;
 mod manual;
 mod output;
@@ -11,6 +12,7 @@ mod size;
 
 pub use checker::{CheckArguments, CheckJob, Mounts, note_view, peak_memory};
 pub use failure::{ExitCodes, Failure, run, usage_error, wants_json};
+pub use input::{read_file, standard_lines};
 pub use interrupt::{interrupted, watch};
 pub use manual::Manual;
 pub use output::{exit, note, print, print_json, print_json_to};
