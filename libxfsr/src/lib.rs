@@ -28,8 +28,9 @@
 //!
 //! The library never prints and never exits, and nothing that it reads from a disk makes it panic.
 
-// What could panic on a disk's bytes does not compile outside tests, or says in its place why it cannot. Arithmetic is checked at run
-// time, in release builds too.
+// What could panic on a disk's bytes does not compile outside tests, or says in its place why it cannot. Arithmetic is checked in
+// builds for development, in tests, and in the profile `checked`, with which the damage matrix and the fuzzers run; a release wraps, and
+// what it computed is checked again before it is used.
 #![cfg_attr(
     not(test),
     deny(

@@ -239,8 +239,9 @@ pub fn log_state(volume: &Volume) -> Result<LogState> {
     Ok(if unmount && ends { LogState::Clean { head } } else { LogState::Dirty { head } })
 }
 
-/// Whether the blocks of a clean log, whose head [`log_state`] has told, are of the cycles that their places say. Where they are not, who looks for the head may take another
-/// block for it.
+/// Whether the blocks of a clean log, whose head [`log_state`] has told, are of the cycles that their places say. Where they are not, who
+/// looks for the head may take another block for it. Of a log longer than 64 MiB only 1,024 parts of 64 KiB are looked at, the
+/// surroundings of the head and of every block that a search by halves asks among them.
 ///
 /// # Errors
 /// [`Error::Corrupt`](crate::Error::Corrupt) with the first that is not; as [`log_state`]; [`Error::Stopped`](crate::Error::Stopped).

@@ -33,6 +33,23 @@ fn noise_in_a_clean_log_is_found_ahead_of_the_head_and_behind_it() {
 }
 
 #[test]
+fn of_a_long_log_parts_are_looked_at() {
+    let options = ["-d", "agcount=2", "-l", "size=140m"];
+    let fill = |root: &std::path::Path| std::fs::write(root.join("file"), "content").unwrap();
+    let Some(bench) = Bench::made(&options, fill) else { return };
+    let (start, blocks) = place(&bench);
+    assert!(blocks > 2 * 1024 * 128 && bench.findings().is_empty());
+    // As much as lies between the starts of two parts; and one block, at the end and where a search by halves comes by.
+    for (at, count) in [(blocks / 3, 3 * 128), (blocks - 1, 1), ((blocks - 1) / 4, 1)] {
+        bench.write(start + at * 512, &noise(count));
+        let findings = bench.findings();
+        assert!(findings.iter().any(|f| f.code.starts_with("log.")), "{at}: {findings:?}");
+        bench.write(start + at * 512, &vec![0; count * 512]);
+        assert!(bench.findings().is_empty());
+    }
+}
+
+#[test]
 fn a_log_that_xfs_repair_made_anew_is_clean() {
     let fill = |root: &std::path::Path| {
         for i in 0..3000 {
