@@ -10,6 +10,8 @@ pub mod fuzz;
 pub mod interact;
 pub mod memory;
 pub mod oracle;
+pub mod sample;
+pub mod small;
 pub mod tree;
 pub mod view;
 

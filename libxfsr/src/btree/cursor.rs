@@ -44,17 +44,7 @@ impl<'s, K: Kind, S: Store> Cursor<'s, K, S> {
         let mut node = Node::root(store, OnDamage::Fail)?;
         loop {
             // The last entry whose key is not greater, or the first of all.
-            let position = if node.level() == 0 {
-                node.records::<K>().partition_point(|r| K::compare(&K::low(r), key) != Ordering::Greater)
-            } else {
-                let (mut low, mut high) = (0, node.len());
-                while low < high {
-                    let mid = low.midpoint(high);
-                    let less = node.key::<K>(mid).is_some_and(|k| K::compare(&k, key) != Ordering::Greater);
-                    if less { low = mid + 1 } else { high = mid }
-                }
-                low
-            };
+            let position = node.not_greater::<K>(key);
             if node.level() == 0 {
                 return cursor.settle(node, position, key, which);
             }

@@ -8,7 +8,8 @@ use super::{
     view,
 };
 use crate::error::{Corruption, Rule, Verdict};
-use crate::units::{NULL_AGBLOCK, NULL_FSBLOCK};
+use crate::geometry::Geometry;
+use crate::units::{Daddr, NULL_AGBLOCK, NULL_FSBLOCK};
 use std::mem::offset_of;
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::little_endian::U32 as Le32;
@@ -317,6 +318,71 @@ pub const BMBT: Layout = Layout { header: 72, record: 16, key: 8, pointer: 8 };
 pub const RTRMAP: Layout = Layout { header: 72, record: 24, key: 40, pointer: 8 };
 /// Reference counts of a realtime group.
 pub const RTREFCOUNT: Layout = Layout { header: 72, record: 12, key: 4, pointer: 8 };
+
+/// What a block of a btree says of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// Magic number.
+    pub magic: u32,
+    /// Its address.
+    pub blkno: u64,
+    /// UUID of the filesystem's metadata.
+    pub uuid: [u8; 16],
+    /// The inode that it belongs to; of a block with short pointers, the AG.
+    pub owner: u64,
+}
+
+impl Identity {
+    /// Of a block of a tree of this filesystem. None for types of blocks that are no btree's.
+    pub fn new(kind: &BlockType, geometry: &Geometry, daddr: Daddr, owner: u64) -> Option<Self> {
+        let (magic, _) = MAGICS.into_iter().find(|(_, k)| *k == kind)?;
+        Some(Self { magic, blkno: daddr.0, uuid: geometry.meta_uuid, owner })
+    }
+    /// The header of a leaf without records and siblings, with short pointers.
+    pub fn short_header(&self) -> ShortHeader {
+        ShortHeader {
+            magic: U32::new(self.magic),
+            level: U16::ZERO,
+            numrecs: U16::ZERO,
+            leftsib: U32::new(NULL_AGBLOCK),
+            rightsib: U32::new(NULL_AGBLOCK),
+            blkno: U64::new(self.blkno),
+            lsn: U64::ZERO,
+            uuid: self.uuid,
+            owner: U32::new(self.owner as u32),
+            crc: Le32::ZERO,
+        }
+    }
+    /// The same with long pointers.
+    pub fn long_header(&self) -> LongHeader {
+        LongHeader {
+            magic: U32::new(self.magic),
+            level: U16::ZERO,
+            numrecs: U16::ZERO,
+            leftsib: U64::new(NULL_FSBLOCK),
+            rightsib: U64::new(NULL_FSBLOCK),
+            blkno: U64::new(self.blkno),
+            lsn: U64::ZERO,
+            uuid: self.uuid,
+            owner: U64::new(self.owner),
+            crc: Le32::ZERO,
+            pad: U32::ZERO,
+        }
+    }
+}
+
+/// The magic numbers of all trees.
+pub(super) static MAGICS: [(u32, &BlockType); 9] = [
+    (BNOBT_MAGIC, &BNOBT_BLOCK),
+    (CNTBT_MAGIC, &CNTBT_BLOCK),
+    (INOBT_MAGIC, &INOBT_BLOCK),
+    (FINOBT_MAGIC, &FINOBT_BLOCK),
+    (RMAPBT_MAGIC, &RMAPBT_BLOCK),
+    (REFCOUNTBT_MAGIC, &REFCOUNTBT_BLOCK),
+    (BMBT_MAGIC, &BMBT_BLOCK),
+    (RTRMAPBT_MAGIC, &RTRMAPBT_BLOCK),
+    (RTREFCOUNTBT_MAGIC, &RTREFCOUNTBT_BLOCK),
+];
 
 /// Most levels that this tree can have in this filesystem.
 fn max_levels(name: &str, at: &Context<'_>) -> u8 {

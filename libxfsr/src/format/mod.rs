@@ -73,27 +73,18 @@ impl PartialEq for BlockType {
 /// The type of a block by the magic number that it carries; none for file contents, inode clusters, quota records, remote values'
 /// like. What a block once was it may still look like: who reads one for what it is now verifies it.
 pub fn identify(bytes: &[u8]) -> Option<&'static BlockType> {
-    const MAGICS: [(u32, &BlockType); 17] = [
+    const MAGICS: [(u32, &BlockType); 8] = [
         (superblock::MAGIC, &superblock::SUPERBLOCK),
         (ag::AGF_MAGIC, &ag::AGF),
         (ag::AGI_MAGIC, &ag::AGI),
         (ag::AGFL_MAGIC, &ag::AGFL),
-        (btree::BNOBT_MAGIC, &btree::BNOBT_BLOCK),
-        (btree::CNTBT_MAGIC, &btree::CNTBT_BLOCK),
-        (btree::INOBT_MAGIC, &btree::INOBT_BLOCK),
-        (btree::FINOBT_MAGIC, &btree::FINOBT_BLOCK),
-        (btree::RMAPBT_MAGIC, &btree::RMAPBT_BLOCK),
-        (btree::REFCOUNTBT_MAGIC, &btree::REFCOUNTBT_BLOCK),
-        (btree::BMBT_MAGIC, &btree::BMBT_BLOCK),
-        (btree::RTRMAPBT_MAGIC, &btree::RTRMAPBT_BLOCK),
-        (btree::RTREFCOUNTBT_MAGIC, &btree::RTREFCOUNTBT_BLOCK),
         (symlink::MAGIC, &symlink::SYMLINK),
         (attr::REMOTE_MAGIC, &attr::ATTR_REMOTE),
         (realtime::BITMAP_MAGIC, &realtime::RT_BITMAP),
         (realtime::SUMMARY_MAGIC, &realtime::RT_SUMMARY),
     ];
     let magic = zerocopy::big_endian::U32::from_bytes(*bytes.first_chunk::<4>()?).get();
-    let known = MAGICS.into_iter().find(|(m, _)| *m == magic).map(|(_, t)| t);
+    let known = MAGICS.into_iter().chain(btree::MAGICS).find(|(m, _)| *m == magic).map(|(_, t)| t);
     known.or_else(|| dir::block_type_of(bytes)).or_else(|| attr::block_type_of(bytes))
 }
 
