@@ -4,6 +4,7 @@
 //! Everything here needs root, loop devices, a kernel with XFS and xfsprogs. Where one is missing, [`oracle::require`] says so
 //! and the test is skipped; with `XFSR_REQUIRE_ORACLES=1` it fails instead.
 
+pub mod ag;
 pub mod corpus;
 pub mod damage;
 pub mod fuzz;
