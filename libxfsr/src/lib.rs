@@ -2,7 +2,7 @@
 //!
 //! The floors, from the bottom; a module uses only floors below its own:
 //! [`units`], [`error`], [`control`], [`geometry`], [`mod@format`] (no I/O); [`target`] (where bytes live); [`cache`] and [`volume`]
-//! (verified blocks); [`journal`]; [`btree`] (one engine for every tree); [`space`], [`inode`], [`realtime`], [`dir`], [`attr`]
+//! (verified blocks); [`txn`] (atomic change), [`journal`]; [`btree`] (one engine for every tree); [`space`], [`inode`], [`realtime`], [`dir`], [`attr`]
 //! (one structure each); [`engine`] (so far: a dirty log replayed into an overlay), [`kernel`] (what Linux has mounted); [`mkfs`], [`dump`], [`check`](mod@check), [`spaceman`] (whole jobs).
 //!
 //! ```
@@ -66,6 +66,7 @@ pub mod space;
 pub mod spaceman;
 pub mod target;
 pub mod text;
+pub mod txn;
 pub mod units;
 pub mod volume;
 

@@ -17,15 +17,22 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+/// A checkpoint of a journal: all that was committed between two of its writes. They are counted, because what goes into one has no
+/// [`Lsn`] before it is written. Where there is no journal the number is the LSN itself.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Checkpoint(pub u64);
+
 /// The write-ahead rule. Declared here, implemented by the journal; [`NoLog`] serves xfiles, mkfs and overlays.
 pub trait LogGate: Send + Sync {
     /// Returns when the log is durable up to `newest`.
     ///
     /// # Errors
     /// When the log cannot be written; the block then must not be.
-    fn before_write(&self, newest: Lsn) -> Result<()>;
-    /// Lets the log's tail move past `oldest` for this block.
-    fn after_write(&self, key: &BlockKey, oldest: Lsn);
+    fn before_write(&self, newest: Checkpoint) -> Result<()>;
+    /// The LSN of a checkpoint that is durable, and that a dirty block belongs to.
+    fn lsn(&self, of: Checkpoint) -> Lsn;
+    /// Lets the log's tail move past `oldest` for this block, which was written, though it need not be durable yet.
+    fn after_write(&self, key: &BlockKey, oldest: Checkpoint);
 }
 
 /// No log: write at any time.
@@ -33,10 +40,13 @@ pub trait LogGate: Send + Sync {
 pub struct NoLog;
 
 impl LogGate for NoLog {
-    fn before_write(&self, _newest: Lsn) -> Result<()> {
+    fn before_write(&self, _newest: Checkpoint) -> Result<()> {
         Ok(())
     }
-    fn after_write(&self, _key: &BlockKey, _oldest: Lsn) {}
+    fn lsn(&self, of: Checkpoint) -> Lsn {
+        Lsn(of.0)
+    }
+    fn after_write(&self, _key: &BlockKey, _oldest: Checkpoint) {}
 }
 
 /// Whether a block equals what the target holds.
@@ -44,15 +54,28 @@ impl LogGate for NoLog {
 pub enum BlockState {
     /// Equal.
     Clean,
-    /// Changed; first and last log position that describe the change.
+    /// Changed; first and last checkpoint that describe the change.
     Dirty {
         /// First.
-        oldest: Lsn,
+        oldest: Checkpoint,
         /// Last.
-        newest: Lsn,
+        newest: Checkpoint,
     },
     /// Could not be read; nobody may use it.
     Failed,
+}
+
+/// A part of a block that has LSN and checksum of its own, and was changed: an inode of a cluster, a quota record.
+#[derive(Clone, Copy, Debug)]
+pub struct Object {
+    /// Its first byte in the block.
+    pub at: usize,
+    /// Its length.
+    pub len: usize,
+    /// Stamps LSN and CRC.
+    pub seal: fn(&mut [u8], Lsn),
+    /// The last checkpoint that describes a change of it.
+    pub newest: Checkpoint,
 }
 
 /// A block in the cache.
@@ -68,6 +91,37 @@ pub struct Block {
     pub state: BlockState,
     /// What verification found.
     pub damage: Option<Box<Corruption>>,
+    /// Which of its parts changed since it was written, where parts carry their own LSN.
+    pub objects: Vec<Object>,
+}
+
+impl Block {
+    /// Marks it as changed by that checkpoint.
+    pub fn changed(&mut self, at: Checkpoint) {
+        self.state = match self.state {
+            BlockState::Dirty { oldest, newest } => {
+                BlockState::Dirty { oldest: oldest.min(at), newest: newest.max(at) }
+            }
+            _ => BlockState::Dirty { oldest: at, newest: at },
+        };
+    }
+    /// Marks a part of it as changed.
+    pub fn object_changed(&mut self, object: Object) {
+        self.changed(object.newest);
+        match self.objects.iter_mut().find(|o| o.at == object.at && o.len == object.len) {
+            Some(o) => *o = object,
+            None => self.objects.push(object),
+        }
+    }
+    /// Stamps LSNs and checksums.
+    fn seal(&mut self, newest: Checkpoint, gate: &dyn LogGate) {
+        (self.kind.seal)(&mut self.bytes, gate.lsn(newest));
+        for o in self.objects.drain(..) {
+            if let Some(part) = self.bytes.get_mut(o.at..o.at.saturating_add(o.len)) {
+                (o.seal)(part, gate.lsn(o.newest));
+            }
+        }
+    }
 }
 
 /// What to do with a block that fails its verifier.
@@ -280,6 +334,18 @@ impl BufCache {
         found.ok_or_else(|| crate::Error::invalid("no such target in the cache"))
     }
 
+    /// Has a target's blocks wait for another log from now on.
+    ///
+    /// # Errors
+    /// When there is no such target.
+    pub fn set_gate(&self, id: TargetId, gate: Arc<dyn LogGate>) -> Result<()> {
+        match self.targets.write().get_mut(usize::from(id.0)) {
+            Some(a) => a.gate = gate,
+            None => return Err(crate::Error::invalid("no such target in the cache")),
+        }
+        Ok(())
+    }
+
     /// Blocks read from targets so far.
     pub fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
@@ -329,6 +395,7 @@ impl BufCache {
             owner: want.owner,
             state: BlockState::Failed,
             damage: None,
+            objects: Vec::new(),
         };
         let slot = Arc::new(RwLock::new(block));
         let guard = slot.write_arc();
@@ -359,6 +426,16 @@ impl BufCache {
         Ok(())
     }
 
+    /// What is wrong with a cached block for who wants it so.
+    fn found(block: &Block, key: &BlockKey, want: &Want, g: &Geometry) -> Option<Box<Corruption>> {
+        if block.kind == want.kind && block.owner == want.owner {
+            block.damage.clone()
+        } else {
+            // Two structures claim the block. It stays cached as what it was read as first.
+            want.verify(&block.bytes, key, g).err()
+        }
+    }
+
     /// A block to read. One that the cache holds is taken from there, also where the reader wants it once.
     ///
     /// # Errors
@@ -380,15 +457,7 @@ impl BufCache {
             drop(r);
             self.forget(key, &slot);
         };
-        // What is dirty has no checksum yet, and was right when it was changed.
-        let same_owner = guard.owner == want.owner || matches!(guard.state, BlockState::Dirty { .. });
-        let found = if guard.kind == want.kind && same_owner {
-            guard.damage.clone()
-        } else {
-            // Two structures claim the block. It stays cached as what it was read as first.
-            want.verify(&guard.bytes, key, g).err()
-        };
-        match (found, want.damage) {
+        match (Self::found(&guard, key, want, g), want.damage) {
             (Some(c), OnDamage::Fail) => Err(c.into()),
             (found, _) => Ok(BlockRead { guard, damage: found }),
         }
@@ -403,7 +472,7 @@ impl BufCache {
             (Some(c), OnDamage::Fail) => Err(c.into()),
             (found, _) => {
                 let (kind, owner) = (want.kind, want.owner);
-                let block = Block { bytes, kind, owner, state: BlockState::Clean, damage: None };
+                let block = Block { bytes, kind, owner, state: BlockState::Clean, damage: None, objects: Vec::new() };
                 Ok(BlockRead { guard: Arc::new(RwLock::new(block)).read_arc(), damage: found })
             }
         }
@@ -456,32 +525,60 @@ impl BufCache {
                 self.forget(key, &slot);
                 continue;
             }
-            return match &guard.damage {
-                Some(c) => Err(c.clone().into()),
+            return match Self::found(&guard, key, want, g) {
+                Some(c) => Err(c.into()),
                 None => Ok(guard),
             };
         }
     }
 
-    /// A block whose old contents do not matter, zeroed.
-    pub fn fresh(&self, key: &BlockKey, want: &Want) -> BlockWrite {
-        let mut guard = loop {
+    /// A block whose old contents do not matter, locked as it is, and whether the cache has it: a new one is zeroed and cannot be used by
+    /// anybody before its state is set. Who gives up on a new one calls [`BufCache::abandon`].
+    pub fn claim(&self, key: &BlockKey, want: &Want) -> (BlockWrite, bool) {
+        loop {
             let (slot, loading) = self.slot(key, want);
             if let Some(w) = loading {
-                break w;
+                return (w, false);
             }
             let w = slot.write_arc();
             if w.state != BlockState::Failed {
-                break w;
+                return (w, true);
             }
             // Whoever was loading it has failed and taken it out of the map, or will: what is written there would be lost.
             drop(w);
             self.forget(key, &slot);
-        };
+        }
+    }
+
+    /// Drops a block that is locked, dirty or not: those who wait for it read it anew.
+    pub fn abandon(&self, key: &BlockKey, mut block: BlockWrite) {
+        block.state = BlockState::Failed;
+        let slot = ArcRwLockWriteGuard::rwlock(&block).clone();
+        self.forget(key, &slot);
+    }
+
+    /// Copies a part of a block, if the cache has it.
+    pub fn peek(&self, key: &BlockKey, at: usize, to: &mut [u8]) -> bool {
+        let slot = self.shard(key).lock().map.get(key).map(|e| e.slot.clone());
+        let Some(slot) = slot else { return false };
+        let block = slot.read();
+        match block.bytes.get(at..at.saturating_add(to.len())) {
+            Some(from) if block.state != BlockState::Failed => {
+                to.copy_from_slice(from);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A block whose old contents do not matter, zeroed.
+    pub fn fresh(&self, key: &BlockKey, want: &Want) -> BlockWrite {
+        let (mut guard, _) = self.claim(key, want);
         guard.bytes.fill(0);
         (guard.kind, guard.owner) = (want.kind, want.owner);
         guard.damage = None;
-        guard.state = BlockState::Dirty { oldest: Lsn(0), newest: Lsn(0) };
+        guard.objects.clear();
+        guard.state = BlockState::Dirty { oldest: Checkpoint(0), newest: Checkpoint(0) };
         guard
     }
 
@@ -493,29 +590,52 @@ impl BufCache {
         }
     }
 
-    /// Writes dirty blocks in address order: all, or those whose first change is not newer than `up_to`. Does not flush.
-    ///
-    /// # Errors
-    /// The log's or the target's; what was not written stays dirty.
-    pub fn write_back(&self, up_to: Option<Lsn>) -> Result<()> {
-        let mut all: Vec<(BlockKey, Slot)> = Vec::new();
+    /// Blocks that are dirty, or locked so that nobody can tell, in address order; and the newest change among them by target.
+    fn dirty(&self, up_to: Option<Checkpoint>) -> (Vec<(BlockKey, Slot)>, HashMap<TargetId, Checkpoint>) {
+        let (mut all, mut newest) = (Vec::new(), HashMap::new());
         for shard in &self.shards {
             all.extend(shard.lock().map.iter().map(|(k, e)| (k.clone(), e.slot.clone())));
         }
+        all.retain(|(key, slot): &(BlockKey, Slot)| {
+            let Some(block) = slot.try_read() else { return true };
+            let BlockState::Dirty { oldest, newest: last } = block.state else { return false };
+            if up_to.is_some_and(|u| oldest > u) {
+                return false;
+            }
+            let most: &mut Checkpoint = newest.entry(key.target).or_default();
+            *most = last.max(*most);
+            true
+        });
         all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        (all, newest)
+    }
+
+    /// Writes dirty blocks in address order: all, or those whose first change is not newer than `up_to`. Does not flush. It waits for
+    /// blocks that somebody has locked; who calls it must hold none.
+    ///
+    /// # Errors
+    /// The log's or the target's; what was not written stays dirty.
+    pub fn write_back(&self, up_to: Option<Checkpoint>) -> Result<()> {
+        let (all, newest) = self.dirty(up_to);
+        let attached = |id: TargetId| {
+            let targets = self.targets.read();
+            targets.get(usize::from(id.0)).map(|a| (a.target.clone(), a.gate.clone()))
+        };
+        // Once for all, and not with a block locked for which others wait; what changes from here on asks again.
+        for (id, newest) in newest {
+            if let Some((_, gate)) = attached(id) {
+                gate.before_write(newest)?;
+            }
+        }
         for (key, slot) in all {
             let mut block = slot.write();
             let BlockState::Dirty { oldest, newest } = block.state else { continue };
             if up_to.is_some_and(|u| oldest > u) {
                 continue;
             }
-            let (target, gate) = {
-                let targets = self.targets.read();
-                let Some(a) = targets.get(usize::from(key.target.0)) else { continue };
-                (a.target.clone(), a.gate.clone())
-            };
+            let Some((target, gate)) = attached(key.target) else { continue };
             gate.before_write(newest)?;
-            (block.kind.seal)(&mut block.bytes, newest);
+            block.seal(newest, &*gate);
             key.split(&block.bytes, |piece, daddr| target.write_at(piece, daddr.bytes()))?;
             block.state = BlockState::Clean;
             gate.after_write(&key, oldest);

@@ -267,6 +267,23 @@ impl Geometry {
         let (agbno, index) = self.agino_to_block(agino);
         Some(self.agbno_to_daddr(ag, agbno).bytes() + u64::from(index) * u64::from(self.inode_size))
     }
+    /// The cluster in which an inode lies, as inodes are read, written and logged: address, 512-byte units, offset of the inode's first
+    /// byte. None if it cannot exist.
+    pub fn ino_to_cluster(&self, ino: Ino) -> Option<(Daddr, u32, usize)> {
+        if !self.is_valid_ino(ino) {
+            return None;
+        }
+        let (ag, agino) = self.split_ino(ino);
+        let (agbno, index) = self.agino_to_block(agino);
+        // Chunks that are not aligned begin anywhere, and so do their clusters: then a block is as much as can be told.
+        let aligned = self.cluster_align() >= self.cluster_blocks();
+        let blocks = if aligned { self.cluster_blocks() } else { 1 };
+        let in_chunk = agbno.0 % if aligned { self.cluster_align() } else { 1 };
+        let first = AgBlock(agbno.0 - in_chunk % blocks);
+        let inodes = ((agbno.0 - first.0) << self.inopb_log) + index;
+        let offset = inodes as usize * self.inode_size as usize;
+        Some((self.agbno_to_daddr(ag, first), blocks << self.bb_shift(), offset))
+    }
     /// Whether an extent of realtime blocks exists.
     pub fn is_valid_rt_extent(&self, start: RtBlock, count: u64) -> bool {
         if self.rt_groups > 0 {

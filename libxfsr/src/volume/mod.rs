@@ -318,14 +318,26 @@ impl Volume {
         self.ag_block(ag, agbno, want)
     }
 
-    /// The bytes of one inode, unverified.
+    /// The cluster of an inode in the cache, and the inode's place in it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a number that cannot exist.
+    pub fn inode_cluster(&self, ino: Ino) -> Result<(BlockKey, usize)> {
+        let place = self.geometry.ino_to_cluster(ino);
+        let (daddr, sectors, at) = place.ok_or_else(|| Error::NotFound(format!("inode {ino}")))?;
+        Ok((BlockKey::one(self.data, daddr, sectors), at))
+    }
+
+    /// The bytes of one inode, unverified: from the cache where something changed them, else from the device.
     ///
     /// # Errors
     /// [`Error::NotFound`] for a number that cannot exist; [`Error::Io`].
     pub fn inode_bytes(&self, ino: Ino) -> Result<Vec<u8>> {
-        let offset = self.geometry.ino_to_offset(ino).ok_or_else(|| Error::NotFound(format!("inode {ino}")))?;
+        let (key, at) = self.inode_cluster(ino)?;
         let mut bytes = vec![0; self.geometry.inode_size as usize];
-        self.data_target.read_at(&mut bytes, offset)?;
+        if !self.cache.peek(&key, at, &mut bytes) {
+            self.data_target.read_at(&mut bytes, key.daddr().bytes().saturating_add(at as u64))?;
+        }
         Ok(bytes)
     }
 }

@@ -14,7 +14,7 @@ pub use verify::{check_dinode, verify_dinode};
 
 use super::{BlockType, put_lsn, seal_checksum};
 use crate::error::ForkKind;
-use crate::units::Lsn;
+use crate::units::{Ino, Lsn, NULL_AGINO};
 use bitflags::bitflags;
 use std::mem::offset_of;
 use zerocopy::big_endian::{U16, U32, U64};
@@ -448,6 +448,20 @@ pub fn device_numbers(fork: &[u8]) -> Option<(u32, u32)> {
 pub fn seal_dinode(inode: &mut [u8], lsn: Lsn) {
     put_lsn(inode, offset_of!(Dinode, lsn), lsn);
     seal_checksum(inode, CRC_OFFSET);
+}
+
+/// Makes a free inode of a new chunk, with the checksum that it has before anything is stamped. `inode` is the whole inode.
+pub fn init_free(inode: &mut [u8], ino: Ino, generation: u32, uuid: &[u8; 16]) {
+    inode.fill(0);
+    if let Some(d) = Dinode::from_bytes_mut(inode) {
+        d.magic.set(MAGIC);
+        d.version = VERSION;
+        d.generation.set(generation);
+        d.next_unlinked.set(NULL_AGINO);
+        d.ino.set(ino.0);
+        d.uuid = *uuid;
+    }
+    seal_dinode(inode, Lsn(0));
 }
 
 /// A cluster of inodes. The cluster has no checksum of its own: verifying it looks at what the kernel looks at (magic, version

@@ -3,12 +3,12 @@
 use super::Replay;
 use super::inode::{daddr, length};
 use crate::error::{Corruption, Result, Rule};
-use crate::format::inode::{Dinode, INODE_CLUSTER, MAGIC, seal_dinode};
+use crate::format::inode::{INODE_CLUSTER, init_free};
 use crate::format::log::items::{DquotFormat, IcreateFormat};
 use crate::format::quota::{self, DQUOT_BLOCK, DquotSlot, SLOT_SIZE};
 use crate::format::seal_checksum;
 use crate::journal::Item;
-use crate::units::{AgBlock, AgNumber, Daddr, Lsn, NULL_AGINO};
+use crate::units::{AgBlock, AgNumber, Daddr, Ino, Lsn};
 use zerocopy::FromBytes;
 
 fn bad(field: &'static str, rule: Rule) -> Box<Corruption> {
@@ -44,17 +44,8 @@ impl Replay<'_> {
         for (block, at) in clusters {
             let base = g.join_ino(ag, g.block_to_agino(block));
             let bytes = self.buffers.get(at, sectors)?;
-            bytes.fill(0);
             for (inode, n) in bytes.chunks_mut(g.inode_size as usize).zip(0..) {
-                if let Some(d) = Dinode::from_bytes_mut(inode) {
-                    d.magic.set(MAGIC);
-                    d.version = 3;
-                    d.generation.set(f.generation.get());
-                    d.next_unlinked.set(NULL_AGINO);
-                    d.ino.set(base.0 + n);
-                    d.uuid = g.meta_uuid;
-                }
-                seal_dinode(inode, Lsn(0));
+                init_free(inode, Ino(base.0 + n), f.generation.get(), &g.meta_uuid);
             }
             self.buffers.changed(at, INODE_CLUSTER.log_type);
         }

@@ -1,0 +1,60 @@
+//! Where commits go.
+
+use super::item::CommitSet;
+use crate::cache::Checkpoint;
+use crate::error::Result;
+use crate::units::Lsn;
+
+/// Where commits go: the journal, or straight to dirty blocks.
+pub trait CommitSink: Send + Sync {
+    /// Reserves room for a transaction that logs so many bytes, and returns what was reserved. May wait for blocks to be written: who
+    /// calls it holds none.
+    ///
+    /// # Errors
+    /// When there can never be room, or the journal has failed.
+    fn reserve(&self, bytes: u64) -> Result<u64>;
+    /// Gives back what a transaction did not use.
+    fn release(&self, reserved: u64);
+    /// Takes what a transaction changed, wholly or not at all, and with it what it had reserved. All its blocks are locked.
+    ///
+    /// # Errors
+    /// When there is no room for more than was reserved, or the journal has failed; then nothing was taken.
+    fn commit(&self, set: &CommitSet<'_>) -> Result<Checkpoint>;
+    /// Returns when all up to that checkpoint is durable.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    fn force(&self, upto: Checkpoint) -> Result<()>;
+    /// Whether intents are logged here.
+    fn has_log(&self) -> bool;
+    /// Whether an intent of that checkpoint keeps the log from going on, so that it should be logged anew.
+    fn is_old(&self, _at: Checkpoint) -> bool {
+        false
+    }
+    /// A chain of transactions broke in the middle: nothing may be committed any more, and recovery has to finish it.
+    fn abort(&self);
+}
+
+/// No journal: mkfs, the overlay of a repair. Blocks become dirty in the cache.
+#[derive(Clone, Copy, Debug)]
+pub struct DirtySink {
+    /// The LSN that blocks get when they are written.
+    pub lsn: Lsn,
+}
+
+impl CommitSink for DirtySink {
+    fn reserve(&self, _bytes: u64) -> Result<u64> {
+        Ok(0)
+    }
+    fn release(&self, _reserved: u64) {}
+    fn commit(&self, _set: &CommitSet<'_>) -> Result<Checkpoint> {
+        Ok(Checkpoint(self.lsn.0))
+    }
+    fn force(&self, _upto: Checkpoint) -> Result<()> {
+        Ok(())
+    }
+    fn has_log(&self) -> bool {
+        false
+    }
+    fn abort(&self) {}
+}
