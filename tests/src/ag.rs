@@ -3,13 +3,13 @@
 use libxfsr::Error;
 use libxfsr::btree::kinds::{Bno, Cnt, Rmap};
 use libxfsr::btree::{Change, Cursor, Lookup, Position, Ptr, Root, Store, StoreMut, Width};
-use libxfsr::cache::{BlockKey, BlockRef, BlockState, Keep, OnDamage, Want};
+use libxfsr::cache::{BlockKey, BlockRef, Checkpoint, Keep, OnDamage, Want};
 use libxfsr::error::{Corruption, Result, Rule};
 use libxfsr::format::BlockType;
 use libxfsr::format::ag::{AGF, AGFL, AGI, Agf, Agfl, Agi};
 use libxfsr::format::btree::{AllocRec, Identity, Layout, RmapRec, owner};
 use libxfsr::space::{AgStore, AgTree};
-use libxfsr::units::{AgBlock, AgNumber, Daddr, Lsn, NULL_AGBLOCK};
+use libxfsr::units::{AgBlock, AgNumber, Daddr, NULL_AGBLOCK};
 use libxfsr::volume::Volume;
 use zerocopy::big_endian::U32;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -41,7 +41,7 @@ fn update_sector<T: FromBytes + IntoBytes + zerocopy::KnownLayout + zerocopy::Un
     let g = &volume.geometry;
     let key = BlockKey::one(volume.data, g.header_daddr(ag, sector), g.sector_size / 512);
     let mut block = volume.cache.write(&key, &Want::new(kind, OnDamage::Fail), g)?;
-    block.state = BlockState::Dirty { oldest: Lsn(0), newest: Lsn(0) };
+    block.changed(Checkpoint::default());
     let (header, rest) = T::mut_from_prefix(&mut block.bytes).map_err(|_| Error::invalid("a short header"))?;
     Ok(change(header, rest))
 }
@@ -238,7 +238,7 @@ impl StoreMut for PoolTree<'_> {
     fn update(&mut self, at: Ptr, change: Change<'_>) -> Result<()> {
         let key = self.key(at)?;
         let mut block = self.volume.cache.write(&key, &self.want(OnDamage::Fail, Keep::Yes), &self.volume.geometry)?;
-        block.state = BlockState::Dirty { oldest: Lsn(0), newest: Lsn(0) };
+        block.changed(Checkpoint::default());
         change(&mut block.bytes)
     }
     fn set_root(&mut self, root: Root) -> Result<()> {

@@ -107,7 +107,8 @@ impl SmallTree {
     }
 
     fn put(&mut self, at: Ptr, bytes: Box<[u8]>) {
-        let block = Block { bytes, kind: self.kind, owner: None, state: BlockState::Clean, damage: None };
+        let block =
+            Block { bytes, kind: self.kind, owner: None, state: BlockState::Clean, damage: None, objects: Vec::new() };
         self.blocks.insert(at, block);
     }
 

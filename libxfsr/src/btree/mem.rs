@@ -1,13 +1,13 @@
 //! Btrees in memory, of any kind: pages of an [`Xfile`], with long pointers. What a repair gathers and looks up again.
 
 use super::{Bytes, Change, Kind, Ptr, Root, Store, StoreMut, Width, bulk};
-use crate::cache::{BlockKey, BlockRef, BlockState, BufCache, Keep, NoLog, OnDamage, TargetId, Want};
+use crate::cache::{BlockKey, BlockRef, BufCache, Checkpoint, Keep, NoLog, OnDamage, TargetId, Want};
 use crate::error::{Corruption, Error, Result, Rule, Verdict};
 use crate::format::btree::{Identity, Layout, LongHeader};
 use crate::format::{BlockType, Context, check_address, check_magic, view};
 use crate::geometry::Geometry;
 use crate::target::{Target, Xfile};
-use crate::units::{Daddr, Lsn};
+use crate::units::Daddr;
 use std::sync::Arc;
 
 /// Bytes of a block: a page.
@@ -177,7 +177,7 @@ impl StoreMut for MemTree {
         let key = self.key(at)?;
         {
             let mut block = self.cache.write(&key, &Self::want(OnDamage::Fail, Keep::Yes), &self.geometry)?;
-            block.state = BlockState::Dirty { oldest: Lsn(0), newest: Lsn(0) };
+            block.changed(Checkpoint::default());
             change(&mut block.bytes)?;
         }
         self.changed()

@@ -1,17 +1,15 @@
 //! The record that makes a log clean, and what must be done before it can be written.
 
 use super::head::{IN_FLIGHT_BLOCKS, Log};
-use super::records::{End, next_cycle};
+use super::records::End;
+use super::write::cut::{Data, Place, Shape, record};
 use crate::error::{Corruption, Error, Result, Rule};
-use crate::format::log::{
-    CLIENT_LOG, CYCLE_BYTES, FORMAT_LINUX_LE, HEADER_MAGIC, LOG_BLOCK, OpFlags, OpHeader, RecordHeader, UNMOUNT_TYPE,
-    Unmount, pack, seal_record,
-};
+use crate::format::log::{CLIENT_LOG, LOG_BLOCK, OpFlags, OpHeader, UNMOUNT_TYPE, Unmount};
 use crate::geometry::Geometry;
 use crate::units::{BASIC_BLOCK, Device, Lsn};
 use crate::volume::Volume;
+use zerocopy::FromBytes;
 use zerocopy::big_endian::U32;
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// Transaction id that mkfs.xfs gives the record.
 const TID: u32 = 0xb0c0_d0d0;
@@ -20,10 +18,13 @@ const TID: u32 = 0xb0c0_d0d0;
 /// block of the record before it; none in a log that was never used, where the record has no checksum either. Where it reaches over the end of
 /// the log it goes on at the start.
 pub(crate) fn unmount_record(g: &Geometry, at: Lsn, previous: Option<u32>) -> Result<Vec<u8>> {
-    let unit = if g.log_stripe_unit > 1 { g.log_stripe_unit as usize } else { 0 };
-    let mut headers = vec![0; unit.div_ceil(CYCLE_BYTES).max(1) * LOG_BLOCK];
-    let mut data = vec![0; unit.saturating_sub(headers.len()).max(LOG_BLOCK)];
-    let short = |_| Error::invalid("a short log record");
+    let shape = Shape::shortest(g);
+    unmount_record_of(g, &shape, at, previous)
+}
+
+/// The same, in a log whose records are of that shape.
+pub(super) fn unmount_record_of(g: &Geometry, shape: &Shape, at: Lsn, previous: Option<u32>) -> Result<Vec<u8>> {
+    let mut data = vec![0; size_of::<OpHeader>() + size_of::<Unmount>()];
     let (op, content) = OpHeader::mut_from_prefix(&mut data).map_err(|_| Error::invalid("a short log record"))?;
     op.tid.set(TID);
     op.len.set(size_of::<Unmount>() as u32);
@@ -31,40 +32,12 @@ pub(crate) fn unmount_record(g: &Geometry, at: Lsn, previous: Option<u32>) -> Re
     op.flags = OpFlags::UNMOUNT.bits();
     let (unmount, _) = Unmount::mut_from_prefix(content).map_err(|_| Error::invalid("a short log record"))?;
     unmount.magic.set(UNMOUNT_TYPE);
-    let mut h = RecordHeader::new_zeroed();
-    h.magicno.set(HEADER_MAGIC);
-    h.cycle.set(at.cycle());
-    h.version.set(2);
-    h.len.set(u32::try_from(data.len()).unwrap_or(u32::MAX));
-    h.lsn.set(at.0);
-    h.tail_lsn.set(at.0);
-    h.prev_block.set(previous.unwrap_or(u32::MAX));
-    h.num_logops.set(1);
-    h.fmt.set(FORMAT_LINUX_LE);
-    h.fs_uuid = g.uuid;
-    h.size.set(u32::try_from(unit.max(CYCLE_BYTES)).unwrap_or(u32::MAX));
-    h.write_to_prefix(&mut headers).map_err(short)?;
-    if !pack(&mut headers, &mut data, at.cycle()) {
-        return Err(Error::invalid("a short log record"));
-    }
-    // Behind the end of the log the next cycle begins. A header block has its cycle in its first word as well, but for the first.
-    let blocks = u64::from(g.log_blocks) << g.bb_shift();
-    let parts = headers.chunks_mut(LOG_BLOCK).chain(data.chunks_mut(LOG_BLOCK));
-    for (block, _) in parts.zip(u64::from(at.block())..).filter(|(_, i)| *i >= blocks) {
-        if let Some(word) = block.first_chunk_mut::<4>() {
-            *word = U32::new(next_cycle(at.cycle())).to_bytes();
-        }
-    }
-    if previous.is_some() {
-        seal_record(&mut headers, &data);
-    }
-    headers.append(&mut data);
-    Ok(headers)
+    record(g, shape, &Place { at, tail: at, previous }, Data { bytes: data, operations: 1 })
 }
 
 impl Log {
     /// Writes blocks from `at` on, going on at the start where the log ends.
-    fn write_around(&self, at: u64, bytes: &[u8]) -> Result<()> {
+    pub(super) fn write_around(&self, at: u64, bytes: &[u8]) -> Result<()> {
         let first = ((self.blocks - at) * BASIC_BLOCK).min(bytes.len() as u64) as usize;
         let (head, tail) = bytes.split_at(first);
         self.target.write_at(head, self.start + at * BASIC_BLOCK)?;
@@ -72,10 +45,10 @@ impl Log {
     }
 
     /// Gives all blocks that a torn write can have left ahead of the head the cycle before: else who looks for the head next time takes
-    /// them for newer than what is written over part of them.
-    fn clear_ahead(&self, head: Lsn) -> Result<()> {
+    /// them for newer than what is written over part of them. The last `kept` blocks before the head stay.
+    pub(super) fn clear_ahead(&self, head: Lsn, kept: u64) -> Result<()> {
         let at = u64::from(head.block());
-        let count = IN_FLIGHT_BLOCKS.min(self.blocks - 1);
+        let count = IN_FLIGHT_BLOCKS.min(self.blocks.saturating_sub(kept));
         let mut bytes = vec![0; (count * BASIC_BLOCK) as usize];
         for (block, i) in bytes.chunks_mut(LOG_BLOCK).zip(0..) {
             // Behind the end of the log the head's cycle has begun.
@@ -101,7 +74,7 @@ pub fn close(volume: &Volume, end: &End) -> Result<()> {
         let c = Corruption::new("log", "length", Rule::Range).found(format_args!("{} blocks of 512 bytes", log.blocks));
         return Err(c.expected(format_args!("room for {} bytes at block {}", record.len(), end.head.block())).into());
     }
-    log.clear_ahead(end.head)?;
+    log.clear_ahead(end.head, 1)?;
     log.target.flush()?;
     log.write_around(u64::from(end.head.block()), &record)?;
     log.target.flush()

@@ -1,4 +1,4 @@
-//! The journal, as far as reading a filesystem needs it: where its head is, whether it is clean, what its records hold, and replay.
+//! The journal: where its head is, whether it is clean, what its records hold, replay; and writing ([`Journal`]).
 
 mod close;
 mod head;
@@ -7,6 +7,7 @@ mod records;
 mod replay;
 pub mod reservation;
 mod transactions;
+mod write;
 
 pub use close::close;
 pub(crate) use close::unmount_record;
@@ -14,3 +15,4 @@ pub use head::{LogState, log_state, verify_cycles};
 pub use records::{End, Record, records, whole_records};
 pub use replay::{Done, PendingIntent, Replayed, replay};
 pub use transactions::{Item, Summary, Transactions, read};
+pub use write::{Journal, Options};

@@ -180,6 +180,15 @@ fn big_endian() -> Error {
     Error::unsupported("the log was written on a big-endian machine, where it must be replayed")
 }
 
+/// Where a log ends that is clean, and how many blocks its last record takes.
+pub(super) fn clean_end(log: &Log) -> Result<(End, u64)> {
+    let newest = newest(log)?;
+    let wrapped = newest.head <= u64::from(newest.lsn.block());
+    let cycle = if wrapped { next_cycle(newest.lsn.cycle()) } else { newest.lsn.cycle() };
+    let head = Lsn::new(cycle, u32::try_from(newest.head).unwrap_or(u32::MAX));
+    Ok((End { head, newest: newest.lsn }, newest.room))
+}
+
 /// The newest record of those that recovery can use: the last before the first that is not whole.
 fn newest_whole(log: &Log) -> Result<Newest> {
     let (head, cycle) = log.head()?;

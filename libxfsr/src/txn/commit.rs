@@ -107,7 +107,7 @@ impl Transaction<'_> {
     /// Begins the next transaction of the chain and runs a step in it; returns the intents that are done with it.
     fn next_step(&mut self, next: Pending) -> Result<Vec<u64>> {
         let need = next.step.reservation().and(CHAIN);
-        self.reserved = self.scope.sink.reserve(need.in_log(self.geometry()))?;
+        self.reserved = self.scope.sink.reserve_step(need.in_log(self.geometry()))?;
         let mut done = Vec::new();
         let mut finish = |items: &mut Vec<Box<dyn LogItem>>, p: &Pending| {
             if let Some((id, _)) = p.logged {
@@ -252,6 +252,7 @@ impl Transaction<'_> {
         (self.inodes, self.dquots) = (BTreeMap::new(), BTreeMap::new());
         self.late = super::LateBlocks::default();
         self.items.clear();
+        self.scope.sink.relieve();
         Ok(at)
     }
 

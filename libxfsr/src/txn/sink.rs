@@ -13,6 +13,13 @@ pub trait CommitSink: Send + Sync {
     /// # Errors
     /// When there can never be room, or the journal has failed.
     fn reserve(&self, bytes: u64) -> Result<u64>;
+    /// The same for the next step of a chain, whose intent holds the log's tail: it may have what others may not.
+    ///
+    /// # Errors
+    /// As [`CommitSink::reserve`].
+    fn reserve_step(&self, bytes: u64) -> Result<u64> {
+        self.reserve(bytes)
+    }
     /// Gives back what a transaction did not use.
     fn release(&self, reserved: u64);
     /// Takes what a transaction changed, wholly or not at all, and with it what it had reserved. All its blocks are locked.
@@ -20,6 +27,8 @@ pub trait CommitSink: Send + Sync {
     /// # Errors
     /// When there is no room for more than was reserved, or the journal has failed; then nothing was taken.
     fn commit(&self, set: &CommitSet<'_>) -> Result<Checkpoint>;
+    /// A transaction was committed and its blocks are unlocked: the time to write what is too much to be kept.
+    fn relieve(&self) {}
     /// Returns when all up to that checkpoint is durable.
     ///
     /// # Errors

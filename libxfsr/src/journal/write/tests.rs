@@ -1,0 +1,497 @@
+use super::{Journal, Options};
+use crate::cache::{BlockKey, Checkpoint, OnDamage, Want};
+use crate::control::Control;
+use crate::engine::replayed_view;
+use crate::format::inode::{Dinode, MAGIC};
+use crate::format::part::PartHeader;
+use crate::format::superblock::{SUPERBLOCK, Superblock};
+use crate::format::symlink::SYMLINK;
+use crate::format::{identify, symlink};
+use crate::inode::Inode;
+use crate::journal::{LogState, log_state};
+use crate::mkfs;
+use crate::target::{Change, Event, Overlay, Recorder, Target, Xfile};
+use crate::txn::{CommitSink, Reservation, Scope, Transaction};
+use crate::units::{AgBlock, AgNumber, Ino, Lsn};
+use crate::volume::Volume;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use zerocopy::FromBytes;
+
+const ROOM: Reservation = Reservation { blocks: 6, sectors: 2, inodes: 8, bytes: 200 };
+const CHUNKS: u32 = 4;
+
+/// What a test changes, and finds again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Place {
+    Owner(Ino),
+    Pointer(Ino),
+    Label,
+    Link(u32),
+}
+
+/// What stands there; none where it is free.
+type State = BTreeMap<Place, Option<u32>>;
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % n
+    }
+}
+
+struct World {
+    recorder: Arc<Recorder>,
+    volume: Arc<Volume>,
+    journal: Arc<Journal>,
+    scope: Scope,
+    inodes: Vec<Ino>,
+}
+
+/// An empty filesystem whose log is cut down to so many blocks.
+fn image(log_blocks: u32, stripe: Option<u64>) -> Arc<Xfile> {
+    let target = Arc::new(Xfile::new("journal").unwrap());
+    target.set_len(320 << 20).unwrap();
+    let mut options = mkfs::Options::default();
+    options.log.su = stripe;
+    let plan = mkfs::plan(&options, &mkfs::Devices::file(target.len())).unwrap();
+    let targets = mkfs::write::Targets { data: &*target, log: None, rt: None };
+    mkfs::write::write(&plan, &targets, &mkfs::write::WriteOptions::default(), &Control::none()).unwrap();
+    let mut sector = vec![0; 512];
+    target.read_at(&mut sector, 0).unwrap();
+    Superblock::mut_from_prefix(&mut sector).unwrap().0.logblocks.set(log_blocks);
+    (SUPERBLOCK.seal)(&mut sector, Lsn(0));
+    target.write_at(&sector, 0).unwrap();
+    target
+}
+
+impl World {
+    fn new(log_blocks: u32, stripe: Option<u64>, options: &Options) -> Self {
+        let recorder = Arc::new(Recorder::new(image(log_blocks, stripe)).unwrap());
+        Self::over(recorder.clone(), recorder, options)
+    }
+
+    /// On a target that writes to the recorder.
+    fn over(recorder: Arc<Recorder>, target: Arc<dyn Target>, options: &Options) -> Self {
+        let volume = Arc::new(Volume::from_targets(target, None, None, 1 << 20).unwrap());
+        let journal = Journal::open(volume.clone(), options).unwrap();
+        let scope = Scope::new(volume.clone(), journal.clone());
+        let g = &volume.geometry;
+        let mut inodes = Vec::new();
+        for n in 0..CHUNKS {
+            let at = AgBlock(1024 + 8 * n);
+            let mut t = scope.begin(ROOM.and(Reservation { inodes: 64, ..Reservation::default() })).unwrap();
+            t.create_chunk(AgNumber(1), at, 8, n).unwrap();
+            let first = g.join_ino(AgNumber(1), g.block_to_agino(at));
+            for i in 0..64 {
+                let d = Dinode::from_bytes_mut(t.inode_mut(Ino(first.0 + i)).unwrap()).unwrap();
+                d.mode.set(0o100_644);
+                d.format = 2;
+                d.aformat = 2;
+                d.nlink.set(1);
+                inodes.push(Ino(first.0 + i));
+            }
+            t.commit().unwrap();
+        }
+        journal.sync().unwrap();
+        Self { recorder, volume, journal, scope, inodes }
+    }
+
+    fn link(&self, n: u32) -> (BlockKey, Want) {
+        let g = &self.volume.geometry;
+        let key = BlockKey::one(self.volume.data, g.agbno_to_daddr(AgNumber(2), AgBlock(2000 + n)), 8);
+        (key, Want::new(&SYMLINK, OnDamage::Fail))
+    }
+
+    fn change(&self, t: &mut Transaction<'_>, place: Place, value: Option<u32>, was: Option<u32>) {
+        let v = value.unwrap_or(0);
+        match place {
+            Place::Owner(ino) => {
+                let d = Dinode::from_bytes_mut(t.inode_mut(ino).unwrap()).unwrap();
+                d.uid.set(v);
+            }
+            Place::Pointer(ino) => t.set_next_unlinked(ino, 8192 + v % 64).unwrap(),
+            Place::Label => {
+                let key = BlockKey::one(self.volume.data, crate::units::Daddr(0), 1);
+                let b = t.block_mut(&key, &Want::new(&SUPERBLOCK, OnDamage::Fail)).unwrap();
+                Superblock::mut_from_prefix(b).unwrap().0.fname[..8].copy_from_slice(format!("{v:08x}").as_bytes());
+            }
+            Place::Link(n) => {
+                let (key, want) = self.link(n);
+                match (value, was) {
+                    (None, _) => t.invalidate(&key, &want).unwrap(),
+                    (Some(_), None) => {
+                        let b = t.fresh(&key, &want).unwrap();
+                        let (h, rest) = PartHeader::mut_from_prefix(b).unwrap();
+                        h.magic.set(symlink::MAGIC);
+                        h.bytes.set(8);
+                        h.uuid = self.volume.geometry.meta_uuid;
+                        h.owner.set(131);
+                        h.blkno.set(key.daddr().0);
+                        rest[..8].copy_from_slice(format!("{v:08x}").as_bytes());
+                        rest[8..].fill(v as u8);
+                    }
+                    _ => {
+                        let b = t.block_mut(&key, &want).unwrap();
+                        b[56..64].copy_from_slice(format!("{v:08x}").as_bytes());
+                        b[64..].fill(v as u8);
+                    }
+                }
+            }
+        }
+    }
+
+    /// One transaction: what it changes comes into `state`.
+    fn step(&self, random: &mut Random, number: u32, state: &mut State) -> Checkpoint {
+        self.try_step(random, number, state).unwrap()
+    }
+
+    fn try_step(&self, random: &mut Random, number: u32, state: &mut State) -> crate::Result<Checkpoint> {
+        let mut t = self.scope.begin(ROOM)?;
+        let mut changes = State::new();
+        for _ in 0..=random.below(4) {
+            let ino = self.inodes[random.below(self.inodes.len() as u64) as usize];
+            let place = match random.below(8) {
+                0 => Place::Label,
+                1 => Place::Pointer(ino),
+                2..6 => Place::Link(random.below(400) as u32),
+                _ => Place::Owner(ino),
+            };
+            let frees = matches!(place, Place::Link(n) if state.get(&place).is_some_and(Option::is_some) && !(n + number).is_multiple_of(3));
+            changes.insert(place, if frees { None } else { Some(number) });
+        }
+        for (place, value) in &changes {
+            self.change(&mut t, *place, *value, state.get(place).copied().flatten());
+        }
+        // Some think better of it.
+        if random.below(8) == 0 {
+            drop(t);
+            return Ok(Checkpoint::default());
+        }
+        let at = t.commit()?;
+        state.extend(changes);
+        Ok(at)
+    }
+
+    /// What a crashed image shows after replay.
+    fn seen(&self, image: Overlay, places: impl Iterator<Item = Place>) -> State {
+        let view = replayed_view(Arc::new(image), None, None, &Control::none()).unwrap();
+        let v = &view.volume;
+        let read = |place: Place| match place {
+            Place::Owner(ino) => Some(Inode::read(v, ino, OnDamage::Fail).unwrap().core.uid.get()),
+            Place::Pointer(ino) => Some(Inode::read(v, ino, OnDamage::Fail).unwrap().core.next_unlinked.get()),
+            Place::Label => hex(&v.superblock.fname[..8]),
+            Place::Link(n) => {
+                let (key, want) = self.link(n);
+                let b = v.cache.read(&key, &want, &v.geometry).ok()?;
+                let value = hex(&b[56..64])?;
+                assert!(b[64..].iter().all(|x| *x == value as u8), "all of a block or nothing");
+                Some(value)
+            }
+        };
+        places.map(|p| (p, read(p))).collect()
+    }
+}
+
+fn hex(text: &[u8]) -> Option<u32> {
+    u32::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok()
+}
+
+/// Whether an image shows a state. What is free may hold anything.
+fn shows(seen: &State, state: &State) -> bool {
+    seen.iter().all(|(place, found)| match (place, state.get(place).copied().flatten()) {
+        (Place::Link(_), None) => true,
+        (Place::Pointer(_), None) => *found == Some(u32::MAX),
+        (Place::Pointer(_), Some(v)) => *found == Some(8192 + v % 64),
+        (Place::Owner(_), None) => *found == Some(0),
+        (Place::Label, None) => found.is_none(),
+        (_, want) => *found == want,
+    })
+}
+
+/// What was committed, and what was forced, at which time.
+struct History {
+    states: Vec<State>,
+    /// Time, and how many states are durable from then on.
+    forced: Vec<(u64, usize)>,
+}
+
+fn now(w: &World) -> u64 {
+    w.recorder.events().last().map_or(0, |e| e.time + 1)
+}
+
+fn work(w: &World, transactions: u32, seed: u64) -> History {
+    let mut random = Random(seed);
+    let mut history = History { states: vec![State::new()], forced: vec![(now(w), 1)] };
+    let mut state = State::new();
+    for n in 1..=transactions {
+        let at = w.step(&mut random, n, &mut state);
+        history.states.push(state.clone());
+        match random.below(12) {
+            0..3 => w.journal.force(at).unwrap(),
+            3 if random.below(10) == 0 => w.journal.settle().unwrap(),
+            _ => continue,
+        }
+        if at > Checkpoint::default() {
+            history.forced.push((now(w), history.states.len()));
+        }
+    }
+    history
+}
+
+/// Crashes at a time, and checks that what is there then is what there was at some time not before the last force.
+fn crash(w: &World, h: &History, time: u64, keep: &mut dyn FnMut(&Event) -> bool, what: &str) {
+    let image = w.recorder.crash(time, keep).unwrap();
+    let places: Vec<Place> = h.states.last().unwrap().keys().copied().collect();
+    let seen = w.seen(image, places.into_iter());
+    let forced = h.forced.iter().take_while(|(t, _)| *t <= time).last().map_or(0, |(_, n)| *n);
+    let from = forced.saturating_sub(1);
+    let found = h.states.get(from..).unwrap_or(&[]).iter().any(|s| shows(&seen, s));
+    assert!(found, "{what}, crashed at {time}: no state from {from} on is {seen:?}");
+}
+
+/// Every so many a prefix, and torn, dropped and reordered writes.
+fn crashes(w: &World, h: &History, step: usize, seed: u64) {
+    let (from, to) = (h.forced[0].0, now(w));
+    for time in (from..=to).step_by(step) {
+        crash(w, h, time, &mut |_| true, "all written");
+        let mut random = Random(seed ^ (time + 1));
+        crash(w, h, time, &mut |_| random.below(2) == 0, "half of what was not flushed lost");
+        crash(w, h, time, &mut |_| false, "all that was not flushed lost");
+    }
+}
+
+#[test]
+fn a_crash_at_any_write_leaves_whole_transactions_and_all_that_was_forced() {
+    // 2 MiB of log: it is gone round several times.
+    let w = World::new(512, None, &Options::default());
+    let h = work(&w, 1500, 0x1234_5678);
+    assert!(w.journal.head().cycle() >= 3, "the log was not gone round: {:?}", w.journal.head());
+    crashes(&w, &h, 29, 77);
+}
+
+#[test]
+fn records_of_stripes_and_of_256_kib_are_replayed_too() {
+    let wide = Options { record_size: Some(256 << 10) };
+    for (stripe, options) in [(Some(32 << 10), Options::default()), (None, wide), (Some(256 << 10), Options::default())]
+    {
+        let w = World::new(1536, stripe, &options);
+        let h = work(&w, 300, 0x9abc_def1);
+        crashes(&w, &h, 61, 5);
+        w.journal.close().unwrap();
+        assert!(matches!(log_state(&w.volume), Ok(LogState::Clean { .. })), "{stripe:?}");
+    }
+}
+
+#[test]
+fn a_log_that_was_closed_or_recovered_is_gone_on_with() {
+    let w = World::new(512, None, &Options::default());
+    let mut h = work(&w, 200, 3);
+    let World { recorder, volume, journal, scope, inodes } = w;
+    journal.close().unwrap();
+    assert!(scope.begin(ROOM).is_err(), "a journal that was closed takes nothing");
+    drop((volume, scope, journal));
+    let open = |target: Arc<Recorder>| {
+        let volume = Arc::new(Volume::from_targets(target.clone(), None, None, 1 << 20).unwrap());
+        let journal = Journal::open(volume.clone(), &Options::default()).unwrap();
+        let scope = Scope::new(volume.clone(), journal.clone());
+        World { recorder: target, volume, journal, scope, inodes: inodes.clone() }
+    };
+    let w = open(recorder);
+    let closed = h.states.pop().unwrap();
+    let mut random = Random(9);
+    let mut again = History { states: vec![closed.clone()], forced: vec![(now(&w), 1)] };
+    let mut state = closed;
+    for n in 1000..1100 {
+        let at = w.step(&mut random, n, &mut state);
+        again.states.push(state.clone());
+        if n % 7 == 0 && at > Checkpoint::default() {
+            w.journal.force(at).unwrap();
+            again.forced.push((now(&w), again.states.len()));
+        }
+    }
+    crashes(&w, &again, 13, 11);
+    // Dirty: it is refused, and after replay onto the target itself it is gone on with.
+    w.journal.sync().unwrap();
+    let image = Arc::new(w.recorder.crash(now(&w), &mut |_| true).unwrap());
+    let dirty = Arc::new(Volume::from_targets(image.clone(), None, None, 1 << 20).unwrap());
+    assert!(matches!(Journal::open(dirty, &Options::default()), Err(crate::Error::Invalid(_))));
+    let view = replayed_view(image, None, None, &Control::none()).unwrap();
+    let target = Arc::new(Recorder::new(view.overlay.clone()).unwrap());
+    let w = open(target);
+    let mut last = History { states: vec![state.clone()], forced: vec![(now(&w), 1)] };
+    for n in 2000..2050 {
+        let at = w.step(&mut random, n, &mut state);
+        last.states.push(state.clone());
+        if at > Checkpoint::default() {
+            w.journal.force(at).unwrap();
+            last.forced.push((now(&w), last.states.len()));
+        }
+    }
+    crashes(&w, &last, 17, 12);
+}
+
+/// The newest LSN that a block carries.
+fn lsn_of(bytes: &[u8]) -> Option<Lsn> {
+    let inode = |b: &[u8]| Dinode::from_bytes(b).filter(|d| d.magic.get() == MAGIC).map(|d| Lsn(d.lsn.get()));
+    if let Some(first) = inode(bytes) {
+        return bytes.chunks(512).filter_map(inode).max().or(Some(first));
+    }
+    identify(bytes).and_then(|t| (t.lsn)(bytes))
+}
+
+#[test]
+fn no_block_reaches_the_disk_before_its_checkpoint_is_durable() {
+    use crate::format::log::{LOG_BLOCK, OpFlags, Ops, RecordHeader, unpack};
+    let w = World::new(512, None, &Options::default());
+    work(&w, 600, 0xfeed);
+    w.journal.close().unwrap();
+    let g = &w.volume.geometry;
+    let start = g.fsblock_to_daddr(g.log_start).unwrap().bytes();
+    let log = start..start + u64::from(g.log_blocks) * u64::from(g.block_size);
+    // Checkpoints by the LSN of their first record; committed, but perhaps not flushed; durable.
+    let (mut current, mut committed, mut durable) = (Lsn(0), Vec::new(), Vec::new());
+    let (mut blocks, mut records, mut unflushed, mut tail) = (0, 0, Vec::new(), Lsn(0));
+    for event in w.recorder.events() {
+        match event.change {
+            Change::Flush => {
+                durable.append(&mut committed);
+                unflushed.clear();
+            }
+            Change::Write(at, bytes) if log.contains(&at) => {
+                let Ok((h, _)) = RecordHeader::read_from_prefix(&bytes) else { continue };
+                if h.magicno.get() != crate::format::log::HEADER_MAGIC {
+                    continue;
+                }
+                records += 1;
+                let heads = h.header_blocks() as usize * LOG_BLOCK;
+                // What goes on at the start of the log is another write.
+                if bytes.len() < heads + h.len.get() as usize {
+                    continue;
+                }
+                let mut data = bytes[heads..].to_vec();
+                assert!(unpack(&bytes[..heads], &mut data));
+                for op in Ops::new(&data, h.num_logops.get()) {
+                    let flags = op.unwrap().0.flags();
+                    if flags.contains(OpFlags::START) {
+                        current = h.lsn();
+                    }
+                    if flags.contains(OpFlags::COMMIT) {
+                        committed.push(current);
+                    }
+                }
+                // A record that names a later tail says that what was before it is on the disk.
+                let named = Lsn(h.tail_lsn.get());
+                if named > tail && tail > Lsn(0) {
+                    assert!(unflushed.is_empty(), "the tail moves from {tail:?} to {named:?} past {unflushed:?}");
+                }
+                tail = named;
+            }
+            Change::Write(at, bytes) => {
+                blocks += 1;
+                unflushed.push(at);
+                if let Some(lsn) = lsn_of(&bytes).filter(|l| l.0 > 0) {
+                    let known = durable.contains(&lsn) || durable.last().is_some_and(|d| lsn <= *d);
+                    assert!(known, "the block at {at} has {lsn:?}, and {:?} is durable", durable.last());
+                }
+            }
+            Change::Punch(..) => panic!("nothing is punched"),
+        }
+    }
+    assert!(blocks > 300 && records > 100, "{blocks} blocks, {records} records");
+}
+
+#[test]
+fn threads_that_wait_share_a_write() {
+    let w = World::new(1024, None, &Options::default());
+    let before = w.recorder.events().iter().filter(|e| e.change == Change::Flush).count();
+    let (done, threads, each) = (AtomicUsize::new(0), 4, 60);
+    let order: Mutex<Vec<(Ino, u32)>> = Mutex::default();
+    std::thread::scope(|s| {
+        for n in 0..threads {
+            let (w, done, order) = (&w, &done, &order);
+            s.spawn(move || {
+                for i in 1..=each {
+                    // Neighbours: the inodes of all threads are in one cluster.
+                    let ino = w.inodes[n + threads * (i % 3)];
+                    let mut t = w.scope.begin(ROOM).unwrap();
+                    Dinode::from_bytes_mut(t.inode_mut(ino).unwrap()).unwrap().uid.set(i as u32);
+                    let at = t.commit().unwrap();
+                    order.lock().push((ino, i as u32));
+                    w.journal.force(at).unwrap();
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let flushes = w.recorder.events().iter().filter(|e| e.change == Change::Flush).count() - before;
+    assert_eq!(done.into_inner(), threads * each);
+    assert!(flushes <= threads * each, "{flushes} flushes");
+    let image = w.recorder.crash(now(&w), &mut |_| false).unwrap();
+    let last: BTreeMap<Ino, u32> = order.into_inner().into_iter().collect();
+    let seen = w.seen(image, last.keys().map(|i| Place::Owner(*i)));
+    assert!(last.iter().all(|(i, v)| seen[&Place::Owner(*i)] == Some(*v)), "{seen:?}");
+}
+
+#[test]
+fn a_device_that_fails_stops_everything_and_harms_nothing() {
+    use crate::target::{Fault, Faulty, On};
+    for (on, pass, fault) in [
+        (On::Write, 0, Fault::Error),
+        (On::Write, 7, Fault::Torn(700)),
+        (On::Write, 40, Fault::Gone),
+        (On::Flush, 0, Fault::Error),
+        (On::Flush, 9, Fault::Error),
+    ] {
+        let recorder = Arc::new(Recorder::new(image(512, None)).unwrap());
+        let faulty = Arc::new(Faulty::new(recorder.clone()));
+        let w = World::over(recorder, faulty.clone(), &Options::default());
+        faulty.add(on, pass, fault);
+        let (mut random, mut state) = (Random(u64::from(pass as u32) + 5), State::new());
+        let mut h = History { states: vec![State::new()], forced: vec![(now(&w), 1)] };
+        let mut failed = false;
+        for n in 1..2000 {
+            let result = w.try_step(&mut random, n, &mut state);
+            h.states.push(state.clone());
+            let result = result.and_then(|at| if n % 3 == 0 { w.journal.force(at).map(|()| at) } else { Ok(at) });
+            match result {
+                Ok(at) if n % 3 == 0 && at > Checkpoint::default() => h.forced.push((now(&w), h.states.len())),
+                Ok(_) => {}
+                Err(_) => {
+                    failed = true;
+                    break;
+                }
+            }
+        }
+        assert!(failed, "{on:?} {pass} {fault:?} was not met");
+        if on == On::Flush || fault == Fault::Gone || matches!(fault, Fault::Torn(_)) {
+            assert!(w.scope.begin(ROOM).is_err(), "nothing may follow {fault:?} on {on:?} {pass}");
+        }
+        let time = now(&w);
+        crash(&w, &h, time, &mut |_| true, "all written");
+        crash(&w, &h, time, &mut |_| false, "all that was not flushed lost");
+    }
+}
+
+#[test]
+fn more_than_the_log_holds_is_refused_and_leaves_no_trace() {
+    let w = World::new(512, None, &Options::default());
+    assert!(w.scope.begin(Reservation { blocks: 600, ..ROOM }).is_err(), "more than the log");
+    // Many more changes than the log holds at once, and never a force: room is made.
+    let mut state = State::new();
+    let mut random = Random(1);
+    for n in 1..3000 {
+        w.step(&mut random, n, &mut state);
+    }
+    assert!(w.journal.head().cycle() > 2);
+    w.journal.close().unwrap();
+    let places: Vec<Place> = state.keys().copied().collect();
+    let image = w.recorder.crash(now(&w), &mut |_| false).unwrap();
+    assert!(shows(&w.seen(image, places.into_iter()), &state));
+}
