@@ -102,6 +102,15 @@ fn nothing_is_found_in_what_the_kernel_wrote() {
     let outcome = checked(&devices).expect("a volume");
     assert!(outcome.findings.is_empty() && outcome.not_checked.is_empty(), "{outcome}");
     assert!(oracle::xfs_repair_n(&devices, &[]).unwrap().clean());
+    // Without the device nobody can say so, and xfs_repair refuses.
+    let alone = Devices { rt: None, ..devices };
+    let outcome = checked(&alone).expect("a volume");
+    assert_eq!(outcome.verdict(), check::Verdict::Incomplete, "{outcome}");
+    assert!(
+        outcome.findings.is_empty() && outcome.not_checked.iter().all(|n| n.what == "realtime device"),
+        "{outcome}"
+    );
+    assert!(!oracle::xfs_repair_n(&alone, &[]).unwrap().clean());
 }
 
 type Change<'a> = (&'a str, &'a str, Box<dyn Fn(&Bench) + 'a>);

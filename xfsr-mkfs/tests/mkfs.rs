@@ -123,6 +123,10 @@ const TABLE: &[(u64, &str)] = &[
     (3 * G, "-d agcount=2"),
     (3 * G, "-d agcount=7"),
     (8 * G, "-d agcount=33"),
+    // The largest log that an AG has room for, given and chosen.
+    (300 * M, "-l size=19189b"),
+    (300 * G, "-d agcount=1500 -m rmapbt=1 -l size=52417b"),
+    (300 * G, "-d agcount=4000"),
     (3 * G, "-d agsize=500m"),
     (3 * G, "-b size=2k -d agsize=65536b"),
     (3 * G, "-d size=1g"),

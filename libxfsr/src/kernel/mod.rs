@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use zerocopy::FromZeros;
 
@@ -71,6 +72,13 @@ pub(crate) fn open(path: &Path) -> std::io::Result<File> {
     File::options().read(true).custom_flags(flags).open(path)
 }
 
+/// The directory that a file lies in, where that is on the same filesystem: some calls take no other file.
+fn directory_of(path: &Path, file: &File) -> Option<File> {
+    let of = file.metadata().ok().filter(|m| !m.is_dir())?;
+    let directory = open(path.canonicalize().ok()?.parent()?).ok()?;
+    (directory.metadata().ok()?.dev() == of.dev()).then_some(directory)
+}
+
 impl Mounted {
     /// Opens the filesystem that `path` is on.
     ///
@@ -99,7 +107,7 @@ impl Mounted {
         if !sane {
             return Err(Error::unsupported("XFS_IOC_FSGEOMETRY answers an impossible geometry"));
         }
-        Ok(Self { file, path: path.to_owned(), geometry })
+        Ok(Self { file: directory_of(path, &file).unwrap_or(file), path: path.to_owned(), geometry })
     }
 
     /// The path that was opened.

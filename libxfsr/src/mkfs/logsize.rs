@@ -25,7 +25,7 @@ pub(super) fn choose(options: &Options, devices: &Devices, d: &mut Draft, warnin
     if devices.log.is_none() {
         // Headers, roots, the free list's largest reserve, and one block for each tree to split into.
         let kept = d.prealloc() + 5;
-        most = most.min(d.agblocks.saturating_sub(kept + 1));
+        most = most.min(d.agblocks.saturating_sub(kept));
         if most < least {
             return Err(Error::invalid(format!(
                 "an AG has room for a log of {most} blocks, but this filesystem needs at least {least}; make it larger or give fewer AGs"

@@ -101,7 +101,13 @@ fn numbers(volume: &Volume, found: &Findings<'_>) {
     if g.rt_blocks == 0 && sb.rextslog != 0 {
         found.add(in_superblock("rextslog", Rule::Range).found(sb.rextslog).expected("0 without a realtime section"));
     }
-    let Some(target) = volume.rt.and_then(|t| volume.cache.target(t).ok()) else { return };
+    let Some(target) = volume.rt.and_then(|t| volume.cache.target(t).ok()) else {
+        // Of groups this is told where their superblock is looked for.
+        if g.rt_blocks > 0 && g.rt_groups == 0 {
+            found.skip("realtime device", "it was not given, so nobody knows whether it is there and how large it is");
+        }
+        return;
+    };
     let bytes = (g.rt_blocks + g.rt_start).saturating_mul(g.block_size.into());
     if target.len() < bytes {
         let c = in_superblock("rblocks", Rule::Range).found(format_args!("{bytes} bytes"));
