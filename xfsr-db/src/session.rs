@@ -1,7 +1,7 @@
 //! A session: the volume, the current position, the stack and the ring; which command does what.
 
 use crate::commands::{
-    address, btheight, convert, files, frag, fsmap, limits, names, rdump, reserves, show, space, usage,
+    address, btheight, convert, files, frag, fsmap, limits, logprint, names, rdump, reserves, show, space, usage,
 };
 use crate::location::{Location, Ring};
 use crate::out::{Out, complain, say};
@@ -99,6 +99,13 @@ const COMMANDS: &[Command] = &[
     (&["info"], "", "the geometry, as mkfs.xfs prints it", Text(show::info)),
     (&["inode"], "[number]", "go to an inode", Text(address::inode)),
     (&["label"], "[label]", "the label; setting it is not available", Text(show::label)),
+    (
+        &["logprint"],
+        "[-dej] [-s block] | -t[beijoq]",
+        "the log: records and operations as they lie there, from a block (-s) or records only (-d); or transactions and items between tail and \
+         head (-t), with chunks of buffers (-b), inodes (-i), quota records (-q), all bytes (-o); -e ends with the first damage, -j is JSON",
+        Text(logprint::logprint),
+    ),
     (
         &["logres"],
         "[-k]",

@@ -3,6 +3,7 @@
 mod close;
 mod head;
 mod items;
+pub mod listing;
 mod records;
 mod replay;
 pub mod reservation;

@@ -2,7 +2,7 @@
 
 use super::head::Log;
 use crate::control::Control;
-use crate::error::{Corruption, Error, Result, Rule, Severity};
+use crate::error::{Corruption, Error, Result, Rule, Severity, Verdict};
 use crate::format::log::{
     CYCLE_BYTES, FORMAT_LINUX_BE, HEADER_MAGIC, LOG_BLOCK, MAX_RECORD, OpFlags, Ops, RecordHeader, checksum_matches,
     unpack,
@@ -51,12 +51,12 @@ pub(super) fn next_cycle(cycle: u32) -> u32 {
 
 impl Log {
     /// Adds the place of a record.
-    fn locate(&self, c: Box<Corruption>, lsn: Lsn) -> Box<Corruption> {
+    pub(super) fn locate(&self, c: Box<Corruption>, lsn: Lsn) -> Box<Corruption> {
         c.at_daddr(Daddr(self.start / BASIC_BLOCK + u64::from(lsn.block())))
     }
 
     /// Blocks from `at` on, going on at the start where the log ends.
-    fn read_around(&self, at: u64, count: u64) -> Result<Vec<u8>> {
+    pub(super) fn read_around(&self, at: u64, count: u64) -> Result<Vec<u8>> {
         let at = at % self.blocks;
         let first = count.min(self.blocks - at);
         let mut bytes = self.read(at, first)?;
@@ -64,6 +64,27 @@ impl Log {
             bytes.extend(self.read(0, count - first)?);
         }
         Ok(bytes)
+    }
+
+    /// Whether a record's checksum is right. What mkfs writes has none: an unmount record, alone.
+    pub(super) fn seal(&self, header: &RecordHeader, headers: &[u8], data: &[u8]) -> Verdict {
+        let unsealed = header.crc.get() == 0 && header.num_logops.get() == 1;
+        if unsealed || checksum_matches(headers, data) {
+            return Ok(());
+        }
+        Err(bad("crc", Rule::Crc).found(format_args!("{:#010x}", header.crc.get())))
+    }
+
+    /// Whether all blocks of a record's data carry its cycle; behind the end of the log the next one begins.
+    pub(super) fn cycles(&self, lsn: Lsn, heads: u64, data: &[u8]) -> Verdict {
+        for (i, block) in data.chunks(LOG_BLOCK).enumerate() {
+            let wrapped = u64::from(lsn.block()) + heads + i as u64 >= self.blocks;
+            let cycle = if wrapped { next_cycle(lsn.cycle()) } else { lsn.cycle() };
+            if block.first_chunk::<4>() != Some(&zerocopy::big_endian::U32::new(cycle).to_bytes()) {
+                return Err(bad("cycle", Rule::Mismatch).found(format_args!("in data block {i}")).expected(cycle));
+            }
+        }
+        Ok(())
     }
 
     /// The record that starts at a block; no longer than `room` blocks.
@@ -83,21 +104,8 @@ impl Log {
         let headers = self.read_around(at, heads)?;
         let mut data = self.read_around(at + heads, blocks)?;
         let length = (header.len.get() as usize).min(data.len());
-        // What mkfs writes has no checksum: an unmount record, alone.
-        let unsealed = header.crc.get() == 0 && header.num_logops.get() == 1;
-        if !unsealed && !checksum_matches(&headers, data.get(..length).unwrap_or(&data)) {
-            return Err(place(bad("crc", Rule::Crc).found(format_args!("{:#010x}", header.crc.get()))));
-        }
-        // Behind the end of the log the next cycle begins.
-        for (i, block) in data.chunks(LOG_BLOCK).enumerate() {
-            let wrapped = at + heads + i as u64 >= self.blocks;
-            let cycle = if wrapped { next_cycle(lsn.cycle()) } else { lsn.cycle() };
-            if block.first_chunk::<4>() != Some(&zerocopy::big_endian::U32::new(cycle).to_bytes()) {
-                return Err(place(
-                    bad("cycle", Rule::Mismatch).found(format_args!("in data block {i}")).expected(cycle),
-                ));
-            }
-        }
+        self.seal(&header, &headers, data.get(..length).unwrap_or(&data)).map_err(place)?;
+        self.cycles(lsn, heads, &data).map_err(place)?;
         if !unpack(&headers, &mut data) {
             return Err(place(bad("len", Rule::Range).expected("as many words kept as there are blocks")));
         }
@@ -127,12 +135,12 @@ fn torn(e: impl Into<Error>, distance: u64, header: &RecordHeader) -> Error {
 }
 
 /// The newest record, and where the log ends with it.
-struct Newest {
-    lsn: Lsn,
+pub(super) struct Newest {
+    pub(super) lsn: Lsn,
     header: RecordHeader,
-    tail: Lsn,
+    pub(super) tail: Lsn,
     /// The block behind it.
-    head: u64,
+    pub(super) head: u64,
     /// Its length.
     room: u64,
 }
@@ -142,7 +150,7 @@ fn open(volume: &Volume) -> Result<Log> {
 }
 
 /// The LSN of a record that starts at `at`, where the log's head is in `cycle`.
-fn lsn_before(at: u64, head: u64, cycle: u32) -> Lsn {
+pub(super) fn lsn_before(at: u64, head: u64, cycle: u32) -> Lsn {
     // The head lies in the cycle that follows where it is behind the log's last block.
     Lsn::new(if at < head { cycle } else { cycle.wrapping_sub(1) }, u32::try_from(at).unwrap_or(u32::MAX))
 }
@@ -190,7 +198,7 @@ pub(super) fn clean_end(log: &Log) -> Result<(End, u64)> {
 }
 
 /// The newest record of those that recovery can use: the last before the first that is not whole.
-fn newest_whole(log: &Log) -> Result<Newest> {
+pub(super) fn newest_whole(log: &Log) -> Result<Newest> {
     let (head, cycle) = log.head()?;
     // Record headers that can belong to records under way, newest first, and one more, which must be right.
     let (mut starts, mut end, mut span) = (Vec::new(), head, 0);

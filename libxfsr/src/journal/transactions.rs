@@ -5,7 +5,7 @@ use super::records::{Record, records};
 use crate::control::Control;
 use crate::error::{Corruption, Result, Rule};
 use crate::format::log::items::{DoneFormat, EfiFormat, ItemHead, ItemType, TRANSACTION_MAGIC, TransactionHeader};
-use crate::format::log::{CLIENT_TRANSACTION, OpFlags};
+use crate::format::log::{CLIENT_TRANSACTION, OpFlags, OpHeader};
 use crate::units::Lsn;
 use crate::volume::Volume;
 use serde::Serialize;
@@ -46,6 +46,15 @@ struct Open {
     regions: Vec<Vec<u8>>,
 }
 
+/// A committed transaction before its regions are cut into items; the first is its header.
+#[derive(Debug)]
+pub(super) struct Committed {
+    pub(super) tid: u32,
+    /// The record in which it starts.
+    pub(super) lsn: Lsn,
+    pub(super) regions: Vec<Vec<u8>>,
+}
+
 /// Puts operations together to transactions.
 #[derive(Debug, Default)]
 pub struct Transactions {
@@ -69,35 +78,46 @@ impl Transactions {
     ) -> Result<ControlFlow<()>> {
         for op in record.ops() {
             let (header, region) = op?;
-            let (tid, flags) = (header.tid.get(), header.flags());
-            if header.clientid != CLIENT_TRANSACTION {
-                continue;
-            }
-            if flags.contains(OpFlags::START) {
-                let lsn = record.lsn;
-                if self.open.insert(tid, Open { lsn, regions: Vec::new() }).is_some() {
-                    return Err(bad("tid", Rule::Extra).found(format_args!("{tid:#x}, which has started")).into());
-                }
-                continue;
-            }
-            if flags.contains(OpFlags::COMMIT) {
-                let Some(whole) = self.open.remove(&tid) else { continue };
-                if each(&items(&whole)?)?.is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-                continue;
-            }
-            // What started before the tail is on the disk already.
-            let Some(open) = self.open.get_mut(&tid) else { continue };
-            if flags.contains(OpFlags::WAS_CONT) {
-                let last = open.regions.last_mut();
-                last.ok_or_else(|| bad("flags", Rule::Flags).found("a region goes on that never began"))?
-                    .extend_from_slice(region);
-            } else {
-                open.regions.push(region.to_vec());
+            if let Some(whole) = self.step(record.lsn, header, region)?
+                && each(&items(&whole)?)?.is_break()
+            {
+                return Ok(ControlFlow::Break(()));
             }
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Takes the next operation, of the record with this LSN. Returns the transaction that it commits.
+    pub(super) fn step(&mut self, lsn: Lsn, header: &OpHeader, region: &[u8]) -> Result<Option<Committed>> {
+        let (tid, flags) = (header.tid.get(), header.flags());
+        if header.clientid != CLIENT_TRANSACTION {
+            return Ok(None);
+        }
+        if flags.contains(OpFlags::START) {
+            if self.open.insert(tid, Open { lsn, regions: Vec::new() }).is_some() {
+                return Err(bad("tid", Rule::Extra).found(format_args!("{tid:#x}, which has started")).into());
+            }
+            return Ok(None);
+        }
+        if flags.contains(OpFlags::COMMIT) {
+            let whole = self.open.remove(&tid);
+            return Ok(whole.map(|w| Committed { tid, lsn: w.lsn, regions: w.regions }));
+        }
+        // What started before the tail is on the disk already.
+        let Some(open) = self.open.get_mut(&tid) else { return Ok(None) };
+        if flags.contains(OpFlags::WAS_CONT) {
+            let last = open.regions.last_mut();
+            last.ok_or_else(|| bad("flags", Rule::Flags).found("a region goes on that never began"))?
+                .extend_from_slice(region);
+        } else {
+            open.regions.push(region.to_vec());
+        }
+        Ok(None)
+    }
+
+    /// Forgets what has started and is not committed; returns how many those were.
+    pub(super) fn forget(&mut self) -> usize {
+        self.open.drain().count()
     }
 
     /// Transactions that have started and are not committed: replay drops them.
@@ -106,21 +126,25 @@ impl Transactions {
     }
 }
 
-/// Cuts a transaction's regions into items.
-fn items(whole: &Open) -> Result<Vec<Item<'_>>> {
-    let Some((head, mut rest)) = whole.regions.split_first() else { return Ok(Vec::new()) };
-    let mut items = Vec::new();
-    let count = rest.len();
-    let (header, _) = TransactionHeader::read_from_prefix(head)
-        .map_err(|_| bad("th_magic", Rule::Truncated).found(format_args!("{} bytes", head.len())))?;
-    if header.magic.get() != TRANSACTION_MAGIC {
-        return Err(bad("th_magic", Rule::Magic).found(format_args!("{:#x}", header.magic.get())).into());
+impl Committed {
+    /// The regions behind the header, which must be as many as it counts.
+    pub(super) fn contents(&self) -> Result<&[Vec<u8>]> {
+        let Some((head, rest)) = self.regions.split_first() else { return Ok(&[]) };
+        let (header, _) = TransactionHeader::read_from_prefix(head)
+            .map_err(|_| bad("th_magic", Rule::Truncated).found(format_args!("{} bytes", head.len())))?;
+        if header.magic.get() != TRANSACTION_MAGIC {
+            return Err(bad("th_magic", Rule::Magic).found(format_args!("{:#x}", header.magic.get())).into());
+        }
+        // The header counts regions: observed, Linux 6.12 and 6.18 write so.
+        if rest.len() as u64 != u64::from(header.num_items.get()) {
+            return Err(bad("num_items", Rule::Count).found(rest.len()).expected(header.num_items.get()).into());
+        }
+        Ok(rest)
     }
-    // The header counts regions: observed, Linux 6.12 and 6.18 write so.
-    if count as u64 != u64::from(header.num_items.get()) {
-        return Err(bad("num_items", Rule::Count).found(count).expected(header.num_items.get()).into());
-    }
-    while let Some(first) = rest.first() {
+
+    /// The item that begins with the first of these regions, and the regions behind it. Its contents are not verified.
+    pub(super) fn next_item<'a>(&self, rest: &'a [Vec<u8>]) -> Result<(Item<'a>, &'a [Vec<u8>])> {
+        let first = rest.first().map_or(&[][..], Vec::as_slice);
         let (head, _) = ItemHead::ref_from_prefix(first)
             .map_err(|_| bad("item", Rule::Truncated).found(format_args!("{} bytes", first.len())))?;
         let (number, size) = (head.kind.get(), usize::from(head.size.get()));
@@ -130,8 +154,18 @@ fn items(whole: &Open) -> Result<Vec<Item<'_>>> {
             let found = format_args!("{size} regions");
             return Err(bad("size", Rule::Range).found(found).expected(format_args!("1 to {}", rest.len())).into());
         };
-        verify_item(kind, regions)?;
-        items.push(Item { kind, lsn: whole.lsn, regions });
+        Ok((Item { kind, lsn: self.lsn, regions }, more))
+    }
+}
+
+/// Cuts a transaction's regions into items, each of which is verified.
+fn items(whole: &Committed) -> Result<Vec<Item<'_>>> {
+    let mut items = Vec::new();
+    let mut rest = whole.contents()?;
+    while !rest.is_empty() {
+        let (item, more) = whole.next_item(rest)?;
+        verify_item(item.kind, item.regions)?;
+        items.push(item);
         rest = more;
     }
     Ok(items)

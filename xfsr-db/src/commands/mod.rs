@@ -7,6 +7,7 @@ pub(crate) mod files;
 pub(crate) mod frag;
 pub(crate) mod fsmap;
 pub(crate) mod limits;
+pub(crate) mod logprint;
 pub(crate) mod names;
 pub(crate) mod rdump;
 pub(crate) mod reserves;

@@ -5,6 +5,7 @@
 //! structure says so.
 
 use crate::error::{Corruption, Rule};
+use crate::format::inode::Timestamp;
 use bitflags::bitflags;
 use zerocopy::big_endian::U32 as Be32;
 use zerocopy::little_endian::{I32, I64, U16, U32, U64};
@@ -90,6 +91,35 @@ impl ItemType {
         Self::CuiRt,
         Self::CudRt,
     ];
+    /// Its name, as the format writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Efi => "efi",
+            Self::Efd => "efd",
+            Self::Iunlink => "iunlink",
+            Self::Inode => "inode",
+            Self::Buf => "buf",
+            Self::Dquot => "dquot",
+            Self::Quotaoff => "quotaoff",
+            Self::Icreate => "icreate",
+            Self::Rui => "rui",
+            Self::Rud => "rud",
+            Self::Cui => "cui",
+            Self::Cud => "cud",
+            Self::Bui => "bui",
+            Self::Bud => "bud",
+            Self::Attri => "attri",
+            Self::Attrd => "attrd",
+            Self::Xmi => "xmi",
+            Self::Xmd => "xmd",
+            Self::EfiRt => "efi_rt",
+            Self::EfdRt => "efd_rt",
+            Self::RuiRt => "rui_rt",
+            Self::RudRt => "rud_rt",
+            Self::CuiRt => "cui_rt",
+            Self::CudRt => "cud_rt",
+        }
+    }
     /// From the number in the log.
     pub fn from_u16(v: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|t| *t as u16 == v)
@@ -188,6 +218,14 @@ layouts! {
     XmiFormat = 88 {
         kind: U16, size: U16, pad: U32, id: U64, ino1: U64, ino2: U64, igen1: U32, igen2: U32, startoff1: U64, startoff2: U64,
         blockcount: U64, flags: U64, isize1: I64, isize2: I64,
+    }
+}
+
+impl LogDinode {
+    /// A time of an inode as it stands on disk. Times that count seconds and nanoseconds apart are two words in the journal, seconds first.
+    pub fn time(raw: U64, bigtime: bool) -> Timestamp {
+        let raw = raw.get();
+        Timestamp(zerocopy::big_endian::U64::new(if bigtime { raw } else { raw.rotate_left(32) }))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::format::btree::{
     BMBT, BMBT_BLOCK, BMBT_MAGIC, InodeRoot, Layout, LongHeader, MAX_LEVELS, RTREFCOUNT, RTRMAP,
 };
 use crate::format::inode::{
-    CRC_OFFSET, Dinode, FileKind, Flags2, Fork, INODE_CLUSTER, MAGIC, MetaType, Timestamp, fork_bytes, fork_bytes_mut,
+    CRC_OFFSET, Dinode, FileKind, Flags2, Fork, INODE_CLUSTER, MAGIC, MetaType, fork_bytes, fork_bytes_mut,
     root_in_fork, root_pointers_offset, seal_dinode,
 };
 use crate::format::log::items::{InodeFields, InodeFormat, LogDinode, inode_item};
@@ -22,11 +22,6 @@ use zerocopy::big_endian::U64;
 
 fn bad(field: &'static str, rule: Rule) -> Box<Corruption> {
     Corruption::new("log", field, rule)
-}
-
-/// A time as the journal has it. Times that count seconds and nanoseconds apart are two words, seconds first.
-fn time(raw: u64, bigtime: bool) -> Timestamp {
-    Timestamp(U64::new(if bigtime { raw } else { raw.rotate_left(32) }))
 }
 
 /// The core as it stands on disk. `next_unlinked` is the disk's own: it is logged with its buffer.
@@ -44,9 +39,9 @@ fn core(log: &LogDinode, next_unlinked: u32, lsn: Lsn) -> Dinode {
     d.projid_lo.set(log.projid_lo.get());
     d.projid_hi.set(log.projid_hi.get());
     d.big_nextents.set(log.big_nextents.get());
-    d.atime = time(log.atime.get(), big);
-    d.mtime = time(log.mtime.get(), big);
-    d.ctime = time(log.ctime.get(), big);
+    d.atime = LogDinode::time(log.atime, big);
+    d.mtime = LogDinode::time(log.mtime, big);
+    d.ctime = LogDinode::time(log.ctime, big);
     d.size.set(log.size.get());
     d.nblocks.set(log.nblocks.get());
     d.extsize.set(log.extsize.get());
@@ -64,7 +59,7 @@ fn core(log: &LogDinode, next_unlinked: u32, lsn: Lsn) -> Dinode {
     d.flags2.set(log.flags2.get());
     d.cowextsize.set(log.cowextsize.get());
     d.pad2 = log.pad2;
-    d.crtime = time(log.crtime.get(), big);
+    d.crtime = LogDinode::time(log.crtime, big);
     d.ino.set(log.ino.get());
     d.uuid = log.uuid;
     d
