@@ -75,9 +75,16 @@ impl SmallTree {
         self.blocks.is_empty()
     }
 
-    /// The bytes of a block, to be damaged.
-    pub fn bytes_mut(&mut self, at: Ptr) -> &mut [u8] {
-        &mut self.blocks.get_mut(&at).expect("a block of the tree").bytes
+    /// Changes a byte of a block, which is taken modulo the blocks that there are, or of a root in an inode.
+    pub fn damage(&mut self, block: usize, byte: usize, bits: u8) {
+        let mut all: Vec<Ptr> = self.blocks.keys().copied().collect();
+        all.sort_unstable();
+        let bytes = match &mut self.root {
+            Root::Inline(bytes) if block % (all.len() + 1) == all.len() => bytes,
+            _ => &mut self.blocks.get_mut(&all[block % all.len()]).expect("one of them").bytes,
+        };
+        let n = bytes.len();
+        bytes[byte % n] ^= bits;
     }
 
     /// After so many more calls one fails, once.
@@ -121,6 +128,10 @@ impl SmallTree {
         if left == 0 { Err(Error::unsupported("this call fails")) } else { Ok(()) }
     }
 
+    fn missing(&self, at: Ptr) -> Error {
+        Corruption::new(self.kind.name, "pointer", Rule::Range).found(at.0).into()
+    }
+
     fn remember(&mut self, at: Ptr) {
         let now = self.blocks.get(&at).map(|b| b.bytes.clone());
         self.before.entry(at).or_insert(now);
@@ -146,8 +157,7 @@ impl Store for SmallTree {
     }
     fn read(&self, at: Ptr, _: OnDamage, _: Keep) -> Result<BlockRef<'_>> {
         self.call()?;
-        let missing = || Corruption::new(self.kind.name, "pointer", Rule::Range).found(at.0);
-        self.blocks.get(&at).map(BlockRef::Own).ok_or_else(|| missing().into())
+        self.blocks.get(&at).map(BlockRef::Own).ok_or_else(|| self.missing(at))
     }
     fn locate(&self, c: Box<Corruption>, _: Option<Ptr>) -> Box<Corruption> {
         c
@@ -178,8 +188,7 @@ impl StoreMut for SmallTree {
     fn free(&mut self, at: Ptr) -> Result<()> {
         self.call()?;
         self.remember(at);
-        self.blocks.remove(&at).expect("a block that was allocated and not freed");
-        Ok(())
+        self.blocks.remove(&at).map(drop).ok_or_else(|| self.missing(at))
     }
     fn fresh(&mut self, at: Ptr, change: Change<'_>) -> Result<()> {
         self.update(at, change)
@@ -187,7 +196,10 @@ impl StoreMut for SmallTree {
     fn update(&mut self, at: Ptr, change: Change<'_>) -> Result<()> {
         self.call()?;
         self.remember(at);
-        change(&mut self.blocks.get_mut(&at).expect("a block of the tree").bytes)
+        match self.blocks.get_mut(&at) {
+            Some(block) => change(&mut block.bytes),
+            None => Err(self.missing(at)),
+        }
     }
     fn set_root(&mut self, root: Root) -> Result<()> {
         self.call()?;

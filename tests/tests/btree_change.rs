@@ -9,9 +9,10 @@ use libxfsr::error::Rule;
 use libxfsr::format::BlockType;
 use libxfsr::format::btree::{self as format, Layout, RTREFCOUNT, RTRMAP};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
-use xfsr_tests::sample::{Ordered, Sample, Seed};
+use xfsr_tests::sample::{Ordered, Sample};
 use xfsr_tests::small::SmallTree;
 
 type Model<K> = BTreeMap<Ordered<K>, <K as Kind>::Record>;
@@ -204,12 +205,17 @@ fn changes<K: Sample>(home: Home, steps: &[Step], places: u32) {
     }
 }
 
+/// As many cases, or fifty times as many with `XFSR_FULL=1`.
+fn cases(quick: u32) -> u32 {
+    if std::env::var_os("XFSR_FULL").is_some_and(|v| v == "1") { quick * 50 } else { quick }
+}
+
 fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(any::<Step>(), most / 2..most)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(cases(24)))]
 
     #[test]
     fn changed_trees_agree_with_a_map(steps in steps(1600), entries in 4usize..8, fork in 1usize..4) {
@@ -403,28 +409,45 @@ fn bulk_loads_refuse_what_was_not_said() {
     assert!(matches!(attempt(50, &mut { broken }), Error::Stopped));
 }
 
-#[test]
-fn damage_is_told_and_not_followed() {
-    let home = Home { kind: &format::BNOBT_BLOCK, layout: Bno::LAYOUT, entries: 6, fork: None };
-    let seeds: Vec<Seed> = (0..300).map(|n| (n, n, 0)).collect();
-    let records = Bno::records(&seeds);
-    let mut told = 0;
-    // Any byte of any block: no panic, no endless loop; and often an error.
-    for byte in 0..home.tree().block_size() {
-        for block in 0..12 {
-            let mut tree = home.tree();
-            load::<Bno>(&mut tree, &records, Slack::Little);
-            let at = btree::Ptr(20 + block * 5);
-            tree.bytes_mut(at)[byte] ^= 0x15;
-            for r in records.iter().step_by(7) {
-                let removed = Position::<Bno>::lookup(&tree, r, Lookup::Equal)
-                    .and_then(|at| at.map(|mut at| at.remove(&mut tree)).transpose());
-                told += usize::from(!matches!(removed, Ok(Some(_))));
-                let mut new = *r;
-                new.startblock.set(r.startblock.get() + 1);
-                told += usize::from(Position::<Bno>::insert(&mut tree, &new).is_err());
+/// Any bytes of any blocks: no panic and no endless loop, and now and then an error.
+fn damaged<K: Sample>(home: Home, blows: &[(usize, usize, u8)], told: &mut u32) {
+    let mut tree = home.tree();
+    let mut records: Vec<K::Record> = (0..150).map(|n| K::record(n * 2, 0x5_0001)).collect();
+    records.sort_by(|a, b| K::compare(&K::low(a), &K::low(b)));
+    load::<K>(&mut tree, &records, Slack::Entries { leaf: 1, node: 1 });
+    for (block, byte, bits) in blows {
+        tree.damage(*block, *byte, *bits);
+    }
+    tree.room = 400;
+    for (n, r) in records.iter().enumerate().step_by(7) {
+        let key = K::low(r);
+        let removed = Position::<K>::lookup(&tree, &key, Lookup::GreaterOrEqual)
+            .and_then(|at| at.map(|mut at| at.remove(&mut tree)).transpose());
+        *told += u32::from(!matches!(removed, Ok(Some(_))));
+        let new = K::record(n as u32 * 2 + 1, 0x5_0001);
+        *told += u32::from(Position::<K>::insert(&mut tree, &new).is_err());
+        if let Ok(Some(mut at)) = Position::<K>::lookup(&tree, &key, Lookup::LessOrEqual) {
+            let _ = at.update(&mut tree, &K::record(n as u32 * 2, 0x5_0007));
+            for forward in [true, true, false, false, false] {
+                let _ = if forward { at.advance(&tree) } else { at.retreat(&tree) };
             }
         }
     }
-    assert!(told > 300, "{told}");
+}
+
+#[test]
+fn damage_is_told_and_not_followed() {
+    let blows = prop::collection::vec((0usize..200, 0usize..400, any::<u8>()), 0..60);
+    let headers = prop::collection::vec((0usize..200, 4usize..24, 0u8..16), 0..9);
+    let told = std::cell::Cell::new(0);
+    let mut runner =
+        TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases(200)) });
+    let all = runner.run(&(blows, headers, 4usize..7), |(blows, headers, entries)| {
+        let mut here = 0;
+        everywhere!(damaged, entries, 2, &[&blows[..], &headers[..]].concat(), &mut here);
+        told.set(told.get() + u64::from(here));
+        Ok(())
+    });
+    all.unwrap_or_else(|e| panic!("{e}"));
+    assert!(told.get() > u64::from(cases(200)) * 20, "{}", told.get());
 }

@@ -31,7 +31,7 @@ impl<K: Kind> Position<K> {
         let new = Entries::record::<K>(record);
         p.change(store, 0, &mut |leaf| leaf.insert(index, &new))?;
         p.on = true;
-        p.renew_keys(store, 0)?;
+        p.widen_keys(store, record)?;
         let last = p.is_last(&*store)?;
         store.record_changed(last)?;
         Ok(p)

@@ -15,9 +15,9 @@ pub const BLOCK: usize = 4096;
 /// `XFMT`: found in memory only.
 const MAGIC: u32 = 0x5846_4d54;
 /// Bytes of blocks that are kept beside the xfile, which is memory itself.
-const CACHE: usize = 2 << 20;
+const CACHE: usize = 8 << 20;
 /// Changes between two times that the cache gives its blocks to the xfile.
-const WRITE_BACK: u32 = 1024;
+const WRITE_BACK: u32 = 512;
 
 fn verify(bytes: &[u8], at: &Context<'_>) -> Verdict {
     let header: &LongHeader = view("membt", bytes, at)?;

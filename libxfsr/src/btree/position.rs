@@ -174,9 +174,20 @@ impl<K: Kind> Position<K> {
     }
 
     fn walk<S: Store>(&mut self, store: &S, forward: bool) -> Result<bool> {
-        let before = self.record(store)?;
-        let moved = self.neighbour(store, forward)?;
-        if let (true, Some(b), Some(r)) = (moved, before, self.record(store)?) {
+        let leaf = self.node(store, 0)?;
+        let Step { index, .. } = self.step(0)?;
+        let before = if self.on { leaf.record::<K>(index) } else { None };
+        let to = self.beside(0, forward)?.filter(|i| *i < leaf.len());
+        let now = match to {
+            Some(to) => {
+                *self.step_mut(0)? = Step { at: leaf.at(), index: to };
+                self.on = true;
+                leaf.record::<K>(to)
+            }
+            None if self.neighbour(store, forward)? => self.record(store)?,
+            None => return Ok(false),
+        };
+        if let (Some(b), Some(r)) = (before, now) {
             let (b, now) = (K::low(&b), K::low(&r));
             let order = if forward { Ordering::Greater } else { Ordering::Less };
             if K::compare(&now, &b) != order {
@@ -185,25 +196,23 @@ impl<K: Kind> Position<K> {
                 return Err(c.expected(format_args!("{way} {}", K::show(&b))).into());
             }
         }
-        Ok(moved)
+        Ok(true)
     }
 
+    /// The entry beside that of the path at `level`; it may be one too many.
+    fn beside(&self, level: usize, forward: bool) -> Result<Option<usize>> {
+        let index = self.step(level)?.index;
+        let in_gap = level == 0 && !self.on;
+        Ok(if forward { Some(index + usize::from(!in_gap)) } else { index.checked_sub(1) })
+    }
+
+    /// Goes to the leaf beside this one.
     fn neighbour<S: Store>(&mut self, store: &S, forward: bool) -> Result<bool> {
-        for level in 0..self.height() {
+        for level in 1..self.height() {
             let node = self.node(store, level)?;
-            let index = self.step(level)?.index;
-            let in_gap = level == 0 && !self.on;
-            let to = if !forward {
-                index.checked_sub(1)
-            } else {
-                Some(if in_gap { index } else { index + 1 }).filter(|i| *i < node.len())
-            };
-            let Some(to) = to else { continue };
+            let Some(to) = self.beside(level, forward)?.filter(|i| *i < node.len()) else { continue };
             self.step_mut(level)?.index = to;
             self.on = true;
-            if level == 0 {
-                return Ok(true);
-            }
             let below = child(store, &node, to)?;
             return self.fall(store, below, !forward);
         }
@@ -229,7 +238,11 @@ impl<K: Kind> Position<K> {
         }
         let Step { index, .. } = self.step(0)?;
         self.change(store, 0, &mut |leaf| leaf.replace(index, record.as_bytes()))?;
-        self.renew_keys(store, 0)?;
+        if K::low(&old).as_bytes() != K::low(record).as_bytes()
+            || K::OVERLAPPING && K::high(&old).as_bytes() != K::high(record).as_bytes()
+        {
+            self.renew_keys(store, 0)?;
+        }
         let last = self.is_last(&*store)?;
         store.record_changed(last)
     }
@@ -279,12 +292,51 @@ impl<K: Kind> Position<K> {
     /// Makes what the nodes above say of the path's node at `level` and of each other right again.
     pub(super) fn renew_keys<S: StoreMut>(&self, store: &mut S, level: usize) -> Result<()> {
         for above in level + 1..self.height() {
-            let at = self.step(above - 1)?.at;
+            let Step { at, index } = self.step(above - 1)?;
+            // A low key is that of the first entry.
+            if index > 0 && !K::OVERLAPPING {
+                break;
+            }
             if !self.renew_entry(store, above, self.step(above)?.index, at)? {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Makes the nodes above say of the path that it holds a record that it did not hold before.
+    pub(super) fn widen_keys<S: StoreMut>(&self, store: &mut S, record: &K::Record) -> Result<()> {
+        let (low, high) = (K::low(record), K::high(record));
+        for above in 1..self.height() {
+            let Step { index, .. } = self.step(above)?;
+            if !K::OVERLAPPING && self.step(above - 1)?.index > 0 {
+                break;
+            }
+            let node = self.node(&*store, above)?;
+            let old = node.key::<K>(index).ok_or_else(lost)?;
+            let new = if K::compare(&low, &old) == Ordering::Less { low } else { old };
+            let mut keys = new.as_bytes().to_vec();
+            if K::OVERLAPPING {
+                let old = node.high_key::<K>(index).ok_or_else(lost)?;
+                let new = if K::compare(&high, &old) == Ordering::Greater { high } else { old };
+                keys.extend_from_slice(new.as_bytes());
+            }
+            if node.entry(index) == Some(&*keys) {
+                break;
+            }
+            drop(node);
+            self.change(store, above, &mut |node| node.replace(index, &keys))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the nodes above say the same of the path without the record that it is on.
+    pub(super) fn is_inner<S: Store>(&self, store: &S, record: &K::Record) -> Result<bool> {
+        if self.step(0)?.index == 0 || !K::OVERLAPPING || self.height() == 1 {
+            return Ok(self.step(0)?.index > 0);
+        }
+        let high = self.node(store, 1)?.high_key::<K>(self.step(1)?.index);
+        Ok(high.is_some_and(|h| K::compare(&K::high(record), &h) == Ordering::Less))
     }
 
     /// Makes the keys of an entry of the path's node at `above` those of the block that it leads to. False where they were.

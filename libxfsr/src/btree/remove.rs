@@ -29,19 +29,19 @@ impl<K: Kind> Position<K> {
                 return Err(c.expected("at least 2").into());
             }
         }
-        let last = self.is_last(&*store)?;
+        let (last, inner) = (self.is_last(&*store)?, self.is_inner(&*store, &record)?);
         self.change(store, 0, &mut |leaf| leaf.remove(index..index + 1))?;
         self.on = false;
-        self.settle(store)?;
+        self.settle(store, inner)?;
         store.record_changed(last)?;
         Ok(record)
     }
 
-    /// Makes keys, filling and height right again after a record is gone.
-    fn settle<S: StoreMut>(&mut self, store: &mut S) -> Result<()> {
+    /// Makes keys, filling and height right again after a record is gone. No key changes where that was an inner one.
+    fn settle<S: StoreMut>(&mut self, store: &mut S, inner: bool) -> Result<()> {
         for level in 0..self.height().saturating_sub(1) {
             let len = self.node(&*store, level)?.len();
-            if len > 0 {
+            if len > 0 && !inner {
                 self.renew_keys(store, level)?;
             }
             let (_, min) = store.layout().limits(store.block_size(), number(level)?);

@@ -519,7 +519,32 @@ tree!(/// Reference counts of a realtime group.
 
 #[cfg(test)]
 mod tests {
-    use super::{BmbtRec, Extent};
+    use super::{BmbtRec, Extent, Identity, MAGICS};
+    use crate::format::{Context, identify};
+    use crate::geometry::test_geometry;
+    use crate::units::{AgBlock, AgNumber, Lsn};
+    use zerocopy::IntoBytes;
+
+    #[test]
+    fn new_blocks_are_what_their_verifiers_want() {
+        let g = test_geometry();
+        let daddr = g.agbno_to_daddr(AgNumber(1), AgBlock(99));
+        for (_, kind) in MAGICS {
+            let long = kind.name == "bmbt" || kind.name.starts_with("rt");
+            let owner = if long { 131 } else { 1 };
+            let identity = Identity::new(kind, &g, daddr, owner).expect("a btree");
+            let mut block = vec![0; g.block_size as usize];
+            if long {
+                identity.long_header().write_to_prefix(&mut block).unwrap();
+            } else {
+                identity.short_header().write_to_prefix(&mut block).unwrap();
+            }
+            (kind.seal)(&mut block, Lsn(0));
+            (kind.verify)(&block, &Context { owner: long.then_some(owner), ..Context::new(&g, daddr) }).unwrap();
+            assert_eq!(identify(&block).map(|k| k.name), Some(kind.name));
+        }
+        assert!(Identity::new(&crate::format::ag::AGF, &g, daddr, 1).is_none());
+    }
 
     #[test]
     fn extents_survive_packing() {
