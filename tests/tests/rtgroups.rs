@@ -141,6 +141,14 @@ fn changes_are_found() {
         }),
         "rtrefcountbt.recs.extra",
     );
+    // Two records that could be one.
+    has(
+        image.in_inode("rtgroups/1.refcount", |b| {
+            b[179] = 2;
+            b[180..204].copy_from_slice(&[0, 0, 0, 8, 0, 0, 0, 4, 0, 0, 0, 2, 0, 0, 0, 12, 0, 0, 0, 4, 0, 0, 0, 2]);
+        }),
+        "rtrefcountbt.recs.unmerged",
+    );
     // A staging extent owns its blocks.
     let staging = image.in_inode("rtgroups/1.refcount", |b| {
         b[179] = 1;

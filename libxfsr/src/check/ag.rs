@@ -2,12 +2,13 @@
 
 use super::Findings;
 use super::owners::Observed;
+use super::records::Tree;
 use crate::btree::{self, Kind, Node, Report, kinds};
 use crate::cache::{BlockRead, OnDamage};
 use crate::error::{Corruption, Rule, Severity};
 use crate::format::ag::{AGF, AGFL, AGI, Agf, Agi, agfl_slots};
 use crate::format::btree::{
-    AllocRec, CHUNK_INODES, HOLEMASK_INODES, InobtRec, REFCOUNT_COW, RefcountRec, RmapRec, owner,
+    AllocRec, CHUNK_INODES, HOLEMASK_INODES, InobtRec, RefcountRec, RmapRec, owner,
 };
 use crate::space::{AgStore, AgTree};
 use crate::units::{AgBlock, AgIno, AgNumber, NULL_AGBLOCK, NULL_AGINO};
@@ -196,29 +197,12 @@ impl Ag<'_> {
         if let Some(r) = report.filter(|r| !r.incomplete) {
             self.equal("agf", "refcount_blocks", agf.refcount_blocks.get().into(), r.blocks);
         }
-        let mut before: Option<RefcountRec> = None;
-        for r in &records {
-            let (raw, count, refs) = (r.startblock.get(), r.blockcount.get(), r.refcount.get());
-            let (start, cow) = (raw & !REFCOUNT_COW, raw & REFCOUNT_COW != 0);
-            let valid = self.valid_extent("refcountbt", start, count);
-            let allowed = if cow { refs == 1 } else { refs >= 2 };
-            if !allowed {
-                let c = Corruption::new("refcountbt", "refcount", Rule::Range).in_ag(self.ag, Some(AgBlock(start)));
-                self.found.add(c.found(refs).expected(if cow { "1 for a staging extent" } else { "at least 2" }));
-            }
-            if cow && valid {
-                self.observed.push(Observed { start, count, owner: owner::COW, offset: 0 });
-            }
-            if before.is_some_and(|b| {
-                b.refcount == r.refcount
-                    && u64::from(b.startblock.get()) + u64::from(b.blockcount.get()) == u64::from(raw)
-                    && !cow
-            }) {
-                let c = Corruption::new("refcountbt", "recs", Rule::Unmerged).in_ag(self.ag, Some(AgBlock(start)));
-                self.found.add(c.found("a record that continues the one before"));
-            }
-            before = Some(*r);
-        }
+        let ag = self.ag;
+        let place = |c: Box<Corruption>, start| c.in_ag(ag, Some(AgBlock(start)));
+        let tree = Tree { name: "refcountbt", place: &place, found: self.found };
+        let staging = tree.reference_counts(&records, |start, count| self.valid_extent("refcountbt", start, count));
+        let observed = |(start, count)| Observed { start, count, owner: owner::COW, offset: 0 };
+        self.observed.extend(staging.into_iter().map(observed));
         state.refcounts = records;
     }
 

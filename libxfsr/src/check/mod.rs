@@ -19,6 +19,7 @@ mod parents;
 mod paths;
 mod quota;
 mod realtime;
+mod records;
 mod report;
 mod superblock;
 mod values;

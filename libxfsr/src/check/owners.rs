@@ -6,9 +6,10 @@ use super::inodes::{Flag, Table};
 use super::owned::Owned;
 use super::quota;
 use super::realtime::RtExtent;
+use super::records::{Shared, Tree};
 use super::{BlockOwner, Findings};
 use crate::error::{Corruption, Rule, Severity};
-use crate::format::btree::{REFCOUNT_COW, RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_OFFSET_MASK, RmapRec, owner};
+use crate::format::btree::{RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_OFFSET_MASK, RmapRec, owner};
 use crate::units::{AgBlock, AgNumber, Ino};
 use crate::volume::Volume;
 use parking_lot::Mutex;
@@ -116,8 +117,8 @@ pub(super) fn normalise(mut list: Vec<Observed>) -> Vec<Observed> {
 }
 
 /// Runs of blocks that two or more of `list` (sorted by start) contain, with how many.
-pub(super) fn shared_runs(list: impl Iterator<Item = Observed>) -> Vec<(u32, u32, u32)> {
-    let mut runs: Vec<(u32, u32, u32)> = Vec::new();
+pub(super) fn shared_runs(list: impl Iterator<Item = Observed>) -> Vec<Shared> {
+    let mut runs: Vec<Shared> = Vec::new();
     let mut ends: BinaryHeap<Reverse<u64>> = BinaryHeap::new();
     let mut at = 0u64;
     let mut emit = |from: u64, to: u64, depth: usize| {
@@ -216,6 +217,8 @@ impl<'a> Owners<'a> {
             if found.stopped() {
                 return Vec::new();
             }
+            let place = |c: Box<Corruption>, start| c.in_ag(state.ag, Some(AgBlock(start)));
+            let tree = |name| Tree { name, place: &place, found };
             let list = owned.sorted();
             let kept = if keep { list.all().map(BlockOwner::from).collect() } else { Vec::new() };
             exclusive(volume, state.ag, found.until_stopped(list.all()), found);
@@ -223,11 +226,13 @@ impl<'a> Owners<'a> {
                 let shared = shared_runs(found.until_stopped(list.owners().filter(Observed::is_file_data)));
                 reflink_flags(state.ag, table, &shared, found.until_stopped(list.owners()), found);
                 if state.refcounts_complete {
-                    reference_counts(state, &shared, found);
+                    tree("refcountbt").compare_sharing(&state.refcounts, &shared);
                 }
             }
             if volume.geometry.features.rmapbt() && state.rmaps_complete {
-                reverse_mappings(state.ag, list.unmatched(), found);
+                // What agrees exactly is taken away from both sides.
+                let (seen, stored) = list.unmatched();
+                tree("rmapbt").compare_owners(stored, seen, &Observed::describe);
             }
             kept
         };
@@ -274,7 +279,7 @@ fn exclusive(volume: &Volume, ag: AgNumber, list: impl Iterator<Item = Observed>
 fn reflink_flags(
     ag: AgNumber,
     table: &Table<'_>,
-    shared: &[(u32, u32, u32)],
+    shared: &[Shared],
     list: impl Iterator<Item = Observed>,
     found: &Findings<'_>,
 ) {
@@ -297,73 +302,6 @@ fn reflink_flags(
             found.add(c.expected("the reflink flag on a file that shares blocks"));
         }
     }
-}
-
-fn reference_counts(state: &AgState, expected: &[(u32, u32, u32)], found: &Findings<'_>) {
-    let mut stored: Vec<(u32, u32, u32)> = Vec::new();
-    for r in state.refcounts.iter().filter(|r| r.startblock.get() & REFCOUNT_COW == 0) {
-        let (start, count, refs) = (r.startblock.get(), r.blockcount.get(), r.refcount.get());
-        match stored.last_mut() {
-            Some((s, n, d)) if *d == refs && s.checked_add(*n) == Some(start) => *n = n.saturating_add(count),
-            _ => stored.push((start, count, refs)),
-        }
-    }
-    let show = |r: &(u32, u32, u32)| format!("{} blocks at {} shared {} times", r.1, r.0, r.2);
-    let mut note = |r: &(u32, u32, u32), rule, text: &str| {
-        let c = Corruption::new("refcountbt", "recs", rule).in_ag(state.ag, Some(AgBlock(r.0)));
-        let c = c.severity(Severity::CrossReference);
-        found.add(if rule == Rule::Extra { c.found(show(r)).expected(text) } else { c.found(text).expected(show(r)) });
-    };
-    difference(&stored, expected, &mut note, "another sharing seen by the forward scan", "no such record");
-}
-
-/// Walks two sorted lists and tells what only one of them has.
-pub(super) fn difference<T: Ord>(
-    stored: &[T],
-    expected: &[T],
-    note: &mut dyn FnMut(&T, Rule, &str),
-    extra: &'static str,
-    missing: &'static str,
-) {
-    let (mut a, mut b) = (stored.iter().peekable(), expected.iter().peekable());
-    loop {
-        match (a.peek(), b.peek()) {
-            (Some(x), Some(y)) if x == y => {
-                a.next();
-                b.next();
-            }
-            (Some(x), Some(y)) if x < y => {
-                note(x, Rule::Extra, extra);
-                a.next();
-            }
-            (Some(x), None) => {
-                note(x, Rule::Extra, extra);
-                a.next();
-            }
-            (_, Some(y)) => {
-                note(y, Rule::Missing, missing);
-                b.next();
-            }
-            (None, None) => break,
-        }
-    }
-}
-
-/// Compares what is left once everything that agrees exactly is taken away from both sides.
-fn reverse_mappings(ag: AgNumber, (seen, stored): (Vec<Observed>, Vec<Observed>), found: &Findings<'_>) {
-    let tuple = |o: Observed| (o.start, o.count, o.owner, o.offset);
-    let expected: Vec<_> = normalise(seen).into_iter().map(tuple).collect();
-    let stored: Vec<_> = normalise(stored).into_iter().map(tuple).collect();
-    let show = |&(start, count, owner, offset): &(u32, u32, u64, u64)| {
-        let o = Observed { start, count, owner, offset };
-        format!("{count} blocks at {start} of {} (offset {:#x})", o.describe(), offset)
-    };
-    let mut note = |r: &(u32, u32, u64, u64), rule, text: &str| {
-        let c = Corruption::new("rmapbt", "recs", rule).in_ag(ag, Some(AgBlock(r.0)));
-        let c = c.severity(Severity::CrossReference);
-        found.add(if rule == Rule::Extra { c.found(show(r)).expected(text) } else { c.found(text).expected(show(r)) });
-    };
-    difference(&stored, &expected, &mut note, "another owner seen by the forward scan", "no such record");
 }
 
 #[cfg(test)]

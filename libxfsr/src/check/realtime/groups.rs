@@ -6,9 +6,10 @@ use crate::btree::{self, Kind, kinds};
 use crate::cache::{BlockKey, OnDamage, Want};
 use crate::check::Findings;
 use crate::check::metadir::Files;
-use crate::check::owners::{Observed, difference, normalise, shared_runs};
-use crate::error::{Corruption, ForkKind, Rule, Severity};
-use crate::format::btree::{REFCOUNT_COW, RefcountRec, RmapRec, owner};
+use crate::check::owners::{Observed, shared_runs};
+use crate::check::records::Tree;
+use crate::error::{Corruption, ForkKind, Rule};
+use crate::format::btree::{RefcountRec, RmapRec, owner};
 use crate::format::inode::{Format, MetaType};
 use crate::format::realtime::RT_SUPER;
 use crate::inode::Inode;
@@ -131,10 +132,6 @@ pub(super) fn check(volume: &Volume, files: &Files, list: &[RtExtent], found: &F
 }
 
 impl Section<'_> {
-    fn record(&self, tree: &'static str, ino: Ino, rule: Rule) -> Box<Corruption> {
-        Corruption::new(tree, "recs", rule).in_inode(ino).severity(Severity::CrossReference)
-    }
-
     fn inside(&self, tree: &'static str, ino: Ino, start: u32, count: u32) -> bool {
         let blocks = self.extents.saturating_mul(self.volume.geometry.rt_extent_size.into());
         let ok = count > 0 && u64::from(start) + u64::from(count) <= blocks;
@@ -147,66 +144,28 @@ impl Section<'_> {
         ok
     }
 
-    /// Compares the records with the sharing that is seen, and adds staging extents to what is owned.
+    /// Checks the records and compares them with the sharing that is seen; staging extents are owned too.
     fn reference_counts(&self, ino: Ino, stored: &[RefcountRec], owned: &mut Vec<RtExtent>) {
-        const TREE: &str = "rtrefcountbt";
+        const NAME: &str = "rtrefcountbt";
+        let tree = Tree { name: NAME, place: &|c, _| c.in_inode(ino), found: self.found };
         let mut files: Vec<Observed> = owned.iter().filter(|e| self.is_file(e.owner)).filter_map(observed).collect();
         files.sort_unstable_by_key(|o| o.start);
-        let expected = shared_runs(files.into_iter());
-        let mut runs: Vec<(u32, u32, u32)> = Vec::new();
-        for r in stored {
-            let (raw, count, refs) = (r.startblock.get(), r.blockcount.get(), r.refcount.get());
-            let (start, cow) = (raw & !REFCOUNT_COW, raw & REFCOUNT_COW != 0);
-            if !self.inside(TREE, ino, start, count) {
-                continue;
-            }
-            if if cow { refs != 1 } else { refs < 2 } {
-                let c = Corruption::new(TREE, "refcount", Rule::Range).in_inode(ino);
-                self.found.add(c.found(refs).expected(if cow { "1 for a staging extent" } else { "at least 2" }));
-            }
-            if cow {
-                owned.push(RtExtent { start: start.into(), count: count.into(), owner: owner::COW, offset: 0 });
-                continue;
-            }
-            match runs.last_mut() {
-                Some((s, n, d)) if *d == refs && s.checked_add(*n) == Some(start) => *n = n.saturating_add(count),
-                _ => runs.push((start, count, refs)),
-            }
-        }
-        let show = |r: &(u32, u32, u32)| format!("{} blocks at {} shared {} times", r.1, r.0, r.2);
-        let mut note = |r: &(u32, u32, u32), rule, text: &str| {
-            let c = self.record(TREE, ino, rule);
-            self.found.add(if rule == Rule::Extra {
-                c.found(show(r)).expected(text)
-            } else {
-                c.found(text).expected(show(r))
-            });
-        };
-        difference(&runs, &expected, &mut note, "another sharing seen by the forward scan", "no such record");
+        let staging = tree.reference_counts(stored, |start, count| self.inside(NAME, ino, start, count));
+        tree.compare_sharing(stored, &shared_runs(files.into_iter()));
+        let extent =
+            |(start, count): (u32, u32)| RtExtent { start: start.into(), count: count.into(), owner: owner::COW, offset: 0 };
+        owned.extend(staging.into_iter().map(extent));
     }
 
     /// Compares the records with what the forward scan saw.
     fn reverse_mappings(&self, ino: Ino, stored: &[RmapRec], owned: &[RtExtent]) {
-        const TREE: &str = "rtrmapbt";
+        const NAME: &str = "rtrmapbt";
+        let tree = Tree { name: NAME, place: &|c, _| c.in_inode(ino), found: self.found };
         for r in stored {
-            self.inside(TREE, ino, r.startblock.get(), r.blockcount.get());
+            self.inside(NAME, ino, r.startblock.get(), r.blockcount.get());
         }
-        type Tuple = (u32, u32, u64, u64);
-        let tuples = |list: Vec<Observed>| -> Vec<Tuple> {
-            normalise(list).into_iter().map(|o| (o.start, o.count, o.owner, o.offset)).collect()
-        };
-        let expected = tuples(owned.iter().filter_map(observed).collect());
-        let stored = tuples(stored.iter().map(Observed::from).collect());
-        let show = |r: &Tuple| format!("{} blocks at {} of {} (offset {:#x})", r.1, r.0, self.show(r.2), r.3);
-        let mut note = |r: &Tuple, rule, text: &str| {
-            let c = self.record(TREE, ino, rule);
-            self.found.add(if rule == Rule::Extra {
-                c.found(show(r)).expected(text)
-            } else {
-                c.found(text).expected(show(r))
-            });
-        };
-        difference(&stored, &expected, &mut note, "another owner seen by the forward scan", "no such record");
+        let stored = stored.iter().map(Observed::from).collect();
+        tree.compare_owners(stored, owned.iter().filter_map(observed).collect(), &|o| self.show(o.owner));
     }
 }
 
