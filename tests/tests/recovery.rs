@@ -52,6 +52,7 @@ fn unfinished(pending: &[PendingIntent]) -> BTreeSet<u64> {
 
 /// The tree that replay gives against the one that the kernel showed; what is unfinished may differ.
 fn same(name: &str, view: &View, expected: &[Entry], torn: bool) {
+    assert!(view.uncounted.is_none(), "{name}: {:?}", view.uncounted);
     let unfinished = unfinished(&view.replayed.pending);
     let found = walk(&view.volume);
     assert_eq!(found.len(), expected.len(), "{name}: number of files");

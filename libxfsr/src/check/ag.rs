@@ -7,9 +7,7 @@ use crate::btree::{self, Kind, Node, Report, kinds};
 use crate::cache::{BlockRead, OnDamage};
 use crate::error::{Corruption, Rule, Severity};
 use crate::format::ag::{AGF, AGFL, AGI, Agf, Agi, agfl_slots};
-use crate::format::btree::{
-    AllocRec, CHUNK_INODES, HOLEMASK_INODES, InobtRec, RefcountRec, RmapRec, owner,
-};
+use crate::format::btree::{AllocRec, CHUNK_INODES, HOLEMASK_INODES, InobtRec, RefcountRec, RmapRec, owner};
 use crate::space::{AgStore, AgTree};
 use crate::units::{AgBlock, AgIno, AgNumber, NULL_AGBLOCK, NULL_AGINO};
 use crate::volume::Volume;

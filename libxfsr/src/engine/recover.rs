@@ -9,8 +9,9 @@ use crate::format::superblock::{SUPERBLOCK, Superblock};
 use crate::inode::{Inode, file, fork};
 use crate::journal::{LogState, Replayed, close, log_state, replay};
 use crate::realtime::free_runs;
+use crate::space::Totals;
 use crate::target::{Overlay, Target};
-use crate::units::{BASIC_BLOCK, Daddr, FileBlock, Ino, Lsn};
+use crate::units::{AgNumber, BASIC_BLOCK, Daddr, FileBlock, Ino, Lsn};
 use crate::volume::{DEFAULT_CACHE, Volume};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -26,6 +27,9 @@ pub struct View {
     pub overlay: Arc<Overlay>,
     /// What was replayed, and the intents that are not finished in this view.
     pub replayed: Replayed,
+    /// Why counters of the superblock are those that the log had of them, of any time, and not the sums that they should be; none where they
+    /// are the sums.
+    pub uncounted: Option<Error>,
 }
 
 /// Replays the log of a filesystem into an overlay; of a clean log nothing.
@@ -48,7 +52,7 @@ pub fn replayed_view(
     let open = || Volume::from_targets_with(overlay.clone(), log.clone(), rt.clone(), DEFAULT_CACHE, control);
     let volume = open()?;
     if matches!(log_state(&volume)?, LogState::Clean { .. }) {
-        return Ok(View { volume, overlay, replayed: Replayed::default() });
+        return Ok(View { volume, overlay, replayed: Replayed::default(), uncounted: None });
     }
     let replayed = replay(&volume, &*overlay, control)?;
     // Opened anew: what was replayed may have changed the superblock.
@@ -57,49 +61,78 @@ pub fn replayed_view(
         seal_pieces(&volume, &*overlay, &replayed, control)?;
     }
     close(&volume, &replayed.end)?;
-    recount(&open()?, &*overlay, control)?;
-    Ok(View { volume: open()?, overlay, replayed })
+    let uncounted = recount(&open()?, &*overlay, control)?;
+    Ok(View { volume: open()?, overlay, replayed, uncounted })
 }
 
 /// While a filesystem is in use the superblock's counters are kept in memory, and what the log has of them is of any time: they are the sums
-/// of what the AGs say. Where an AG's headers cannot be used, or are not there, they stay as they are.
-fn recount(volume: &Volume, target: &dyn Target, control: &Control<'_>) -> Result<()> {
+/// of what the AGs say. Where these, or the bitmap of the realtime device, cannot be used, the counters stay as they are, and the answer is why.
+fn recount(volume: &Volume, target: &dyn Target, control: &Control<'_>) -> Result<Option<Error>> {
     let g = &volume.geometry;
-    if volume.shortfall().is_some() {
-        return Ok(());
+    if volume.superblock_from != AgNumber(0) {
+        // It would get a checksum that hides what is wrong with it.
+        return Ok(Some(Error::unsupported("the primary superblock cannot be used")));
     }
-    let (mut inodes, mut free, mut blocks) = (0, 0, 0);
-    for ag in volume.ags() {
-        control.check()?;
-        let headers = (volume.ag_header(ag, 1, &AGF, OnDamage::Fail), volume.ag_header(ag, 2, &AGI, OnDamage::Fail));
-        let (Ok(agf), Ok(agi)) = headers else { return Ok(()) };
-        let (Ok((agf, _)), Ok((agi, _))) = (Agf::ref_from_prefix(&agf), Agi::ref_from_prefix(&agi)) else {
-            return Ok(());
-        };
-        inodes += u64::from(agi.count.get());
-        free += u64::from(agi.freecount.get());
-        blocks += [agf.freeblks, agf.flcount, agf.btreeblks].iter().map(|v| u64::from(v.get())).sum::<u64>();
-    }
+    let sums = match totals(volume, control) {
+        Err(Error::Stopped) => return Err(Error::Stopped),
+        sums => sums,
+    };
+    let extents = match free_extents(volume) {
+        Err(Error::Stopped) => return Err(Error::Stopped),
+        extents => extents,
+    };
     let mut sector = vec![0; g.sector_size as usize];
     target.read_at(&mut sector, 0)?;
-    let Ok((sb, _)) = Superblock::mut_from_prefix(&mut sector) else { return Ok(()) };
-    sb.icount.set(inodes);
-    sb.ifree.set(free);
-    sb.fdblocks.set(blocks);
-    if g.rt_groups == 0 && g.rt_extents > 0 {
-        let mut extents = 0;
-        let bitmap = Ino(sb.rbmino.get());
-        let counted = free_runs(volume, bitmap, g.rt_extents, &mut |_, n| {
-            extents += n;
-            ControlFlow::Continue(())
-        });
-        if counted.is_ok() {
-            sb.frextents.set(extents);
-        }
+    let Ok((sb, _)) = Superblock::mut_from_prefix(&mut sector) else {
+        return Ok(Some(Error::invalid("a sector that holds no superblock")));
+    };
+    if let Ok(sums) = &sums {
+        sb.icount.set(sums.inodes);
+        sb.ifree.set(sums.free_inodes);
+        sb.fdblocks.set(sums.free_blocks);
+    }
+    if let Ok(Some(extents)) = extents {
+        sb.frextents.set(extents);
     }
     let lsn = Lsn(sb.lsn.get());
     (SUPERBLOCK.seal)(&mut sector, lsn);
-    target.write_at(&sector, 0)
+    target.write_at(&sector, 0)?;
+    Ok(sums.err().or(extents.err()))
+}
+
+/// What all AGs count.
+fn totals(volume: &Volume, control: &Control<'_>) -> Result<Totals> {
+    if let Some(short) = volume.shortfall() {
+        return Err(short.into());
+    }
+    let mut sums = Totals::default();
+    for ag in volume.ags() {
+        control.check()?;
+        let (agf, agi) =
+            (volume.ag_header(ag, 1, &AGF, OnDamage::Fail)?, volume.ag_header(ag, 2, &AGI, OnDamage::Fail)?);
+        let short = || Error::invalid("a sector that holds no AG header");
+        let (agf, _) = Agf::ref_from_prefix(&agf).map_err(|_| short())?;
+        let (agi, _) = Agi::ref_from_prefix(&agi).map_err(|_| short())?;
+        sums += Totals::of(agf, agi);
+    }
+    Ok(sums)
+}
+
+/// Free extents of the realtime device; none where there is none.
+fn free_extents(volume: &Volume) -> Result<Option<u64>> {
+    let g = &volume.geometry;
+    if g.rt_groups > 0 {
+        return Err(Error::unsupported("the free extents of realtime groups are not counted"));
+    }
+    if g.rt_extents == 0 {
+        return Ok(None);
+    }
+    let mut extents = 0;
+    free_runs(volume, Ino(volume.superblock.rbmino.get()), g.rt_extents, &mut |_, n| {
+        extents += n;
+        ControlFlow::Continue(())
+    })?;
+    Ok(Some(extents))
 }
 
 /// The journal logs the pieces of a directory block that is scattered over the device each by itself, and the checksum covers them all.
@@ -158,4 +191,79 @@ fn seal_block(target: &dyn Target, ino: Ino, pieces: &[(Daddr, u32)], replayed: 
         rest = more;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::recount;
+    use crate::control::Control;
+    use crate::error::{Error, Rule};
+    use crate::format::superblock::{SUPERBLOCK, Superblock};
+    use crate::mkfs::{Devices, Options, plan, write};
+    use crate::target::{Target, Xfile};
+    use crate::units::{AgNumber, Lsn};
+    use crate::volume::Volume;
+    use std::sync::Arc;
+    use zerocopy::FromBytes;
+
+    const SECTOR: usize = 512;
+
+    /// A filesystem whose superblock says that ten times as many inodes are free.
+    fn stale() -> (Arc<Xfile>, Superblock) {
+        let target = Arc::new(Xfile::new("recount").unwrap());
+        target.set_len(320 << 20).unwrap();
+        let plan = plan(&Options::default(), &Devices::file(target.len())).unwrap();
+        let targets = write::Targets { data: &*target, log: None, rt: None };
+        write::write(&plan, &targets, &write::WriteOptions::default(), &Control::none()).unwrap();
+        let right = counters(&*target);
+        let mut sector = [0; SECTOR];
+        target.read_at(&mut sector, 0).unwrap();
+        let (sb, _) = Superblock::mut_from_prefix(&mut sector).unwrap();
+        sb.icount.set(right.icount.get() * 10);
+        sb.ifree.set(right.ifree.get() * 10);
+        sb.fdblocks.set(1);
+        (SUPERBLOCK.seal)(&mut sector, Lsn(0));
+        target.write_at(&sector, 0).unwrap();
+        (target, right)
+    }
+
+    fn counters(target: &dyn Target) -> Superblock {
+        let mut sector = [0; SECTOR];
+        target.read_at(&mut sector, 0).unwrap();
+        Superblock::read_from_prefix(&sector).unwrap().0
+    }
+
+    fn open(target: &Arc<Xfile>) -> Volume {
+        Volume::from_targets(target.clone(), None, None, 1 << 20).unwrap()
+    }
+
+    #[test]
+    fn the_superblock_gets_the_sums_of_the_ags() {
+        let (target, right) = stale();
+        assert!(recount(&open(&target), &*target, &Control::none()).unwrap().is_none());
+        let new = counters(&*target);
+        assert_eq!((new.icount, new.ifree, new.fdblocks), (right.icount, right.ifree, right.fdblocks));
+        open(&target);
+    }
+
+    #[test]
+    fn where_a_header_cannot_be_used_that_is_told() {
+        let (target, _) = stale();
+        let volume = open(&target);
+        let agi = volume.geometry.header_daddr(AgNumber(2), 2).bytes();
+        target.write_at(&[0; SECTOR], agi).unwrap();
+        let why = recount(&volume, &*target, &Control::none()).unwrap();
+        assert!(matches!(&why, Some(Error::Corrupt(c)) if c.structure == "agi" && c.rule == Rule::Magic), "{why:?}");
+        assert_eq!(counters(&*target).fdblocks.get(), 1);
+    }
+
+    #[test]
+    fn a_superblock_that_cannot_be_used_is_left_alone() {
+        let (target, _) = stale();
+        target.write_at(&[0xff; 8], 64).unwrap();
+        let volume = open(&target);
+        assert_eq!(volume.superblock_from, AgNumber(1));
+        assert!(recount(&volume, &*target, &Control::none()).unwrap().is_some());
+        assert_eq!(counters(&*target).fdblocks.get(), 1);
+    }
 }

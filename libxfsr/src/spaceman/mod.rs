@@ -14,7 +14,7 @@ mod rtgroups;
 pub use crate::units::Device;
 pub use frag::{Frag, FragCounter};
 pub use fsmap::{Mapping, Owner};
-pub use histogram::{Bin, Bins, FreeSpace, Freesp, collect};
+pub use histogram::{AgFree, Bin, Bins, FreeExtent, FreeSpace, Freesp, collect};
 pub use image::Image;
 
 use crate::control::Control;

@@ -152,8 +152,12 @@ impl Section<'_> {
         files.sort_unstable_by_key(|o| o.start);
         let staging = tree.reference_counts(stored, |start, count| self.inside(NAME, ino, start, count));
         tree.compare_sharing(stored, &shared_runs(files.into_iter()));
-        let extent =
-            |(start, count): (u32, u32)| RtExtent { start: start.into(), count: count.into(), owner: owner::COW, offset: 0 };
+        let extent = |(start, count): (u32, u32)| RtExtent {
+            start: start.into(),
+            count: count.into(),
+            owner: owner::COW,
+            offset: 0,
+        };
         owned.extend(staging.into_iter().map(extent));
     }
 

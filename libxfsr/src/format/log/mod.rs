@@ -95,8 +95,6 @@ bitflags! {
 
 /// Client of a transaction's operations.
 pub const CLIENT_TRANSACTION: u8 = 0x69;
-/// Never used.
-pub const CLIENT_VOLUME: u8 = 2;
 /// Client of an unmount record's operation.
 pub const CLIENT_LOG: u8 = 0xaa;
 

@@ -1,0 +1,35 @@
+//! What the AGs' headers add up to.
+
+use crate::format::ag::{Agf, Agi};
+use std::ops::AddAssign;
+
+/// The counters of the superblock as the AGs have them.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Totals {
+    /// Inodes that have a place, used or free.
+    pub inodes: u64,
+    /// Free inodes.
+    pub free_inodes: u64,
+    /// Free blocks: those in the free space btrees, on the AGFL, and those that the free space and reverse mapping btrees take beyond their
+    /// roots.
+    pub free_blocks: u64,
+}
+
+impl Totals {
+    /// Those of one AG.
+    pub fn of(agf: &Agf, agi: &Agi) -> Self {
+        Self {
+            inodes: agi.count.get().into(),
+            free_inodes: agi.freecount.get().into(),
+            free_blocks: [agf.freeblks, agf.flcount, agf.btreeblks].iter().map(|v| u64::from(v.get())).sum(),
+        }
+    }
+}
+
+impl AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.inodes = self.inodes.saturating_add(other.inodes);
+        self.free_inodes = self.free_inodes.saturating_add(other.free_inodes);
+        self.free_blocks = self.free_blocks.saturating_add(other.free_blocks);
+    }
+}
