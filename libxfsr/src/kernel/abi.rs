@@ -62,23 +62,6 @@ pub mod geometry_flag {
     pub const METADIR: u32 = 1 << 26;
 }
 
-/// `struct xfs_ag_geometry`.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-#[allow(missing_docs, reason = "fields carry the names of xfs_fs.h")]
-pub struct AgGeometry {
-    pub ag_number: u32,
-    pub ag_length: u32,
-    pub ag_freeblks: u32,
-    pub ag_icount: u32,
-    pub ag_ifree: u32,
-    pub ag_sick: u32,
-    pub ag_checked: u32,
-    pub ag_flags: u32,
-    pub ag_reserved: [u64; 12],
-}
-const _: () = assert!(size_of::<AgGeometry>() == 128);
-
 /// `struct fsmap`: one mapping of the device, or a key of the search.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -179,19 +162,6 @@ pub struct Bulkstat {
 const _: () = assert!(size_of::<Bulkstat>() == 192);
 const _: () = assert!(offset_of!(Bulkstat, extents64) == 136);
 
-/// `struct xfs_inumbers`: a chunk of 64 inode numbers.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-#[allow(missing_docs, reason = "fields carry the names of xfs_fs.h")]
-pub struct Inumbers {
-    pub startino: u64,
-    pub allocmask: u64,
-    pub alloccount: u8,
-    pub version: u8,
-    pub padding: [u8; 6],
-}
-const _: () = assert!(size_of::<Inumbers>() == 24);
-
 /// A header and room for `N` records behind it, as these calls want them.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -206,18 +176,13 @@ pub struct WithRecords<H, R, const N: usize> {
 pub const FSMAP_BATCH: usize = 512;
 /// Inodes fetched by one call.
 pub const BULKSTAT_BATCH: usize = 256;
-/// Chunks fetched by one call.
-pub const INUMBERS_BATCH: usize = 256;
 
 /// Buffer of GETFSMAP.
 pub type FsmapBuffer = WithRecords<FsmapHead, Fsmap, FSMAP_BATCH>;
 /// Buffer of BULKSTAT.
 pub type BulkstatBuffer = WithRecords<BulkRequest, Bulkstat, BULKSTAT_BATCH>;
-/// Buffer of INUMBERS.
-pub type InumbersBuffer = WithRecords<BulkRequest, Inumbers, INUMBERS_BATCH>;
 const _: () = assert!(offset_of!(FsmapBuffer, records) == 192);
 const _: () = assert!(offset_of!(BulkstatBuffer, records) == 64);
-const _: () = assert!(offset_of!(InumbersBuffer, records) == 64);
 
 /// `struct getbmapx`: the request, or one extent of a fork. Offsets, addresses and lengths count 512 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]

@@ -4,14 +4,10 @@ pub mod abi;
 mod sys;
 
 use crate::control::Control;
-use crate::error::ForkKind;
-use crate::error::{Error, Result};
+use crate::error::{Error, ForkKind, Result};
 use crate::format::btree::Extent;
-use crate::units::{AgNumber, Ino};
-use abi::{
-    AgGeometry, BmapBuffer, BulkRequest, Bulkstat, BulkstatBuffer, FsGeometry, Fsmap, FsmapBuffer, Handle, Inumbers,
-    InumbersBuffer, WithRecords,
-};
+use crate::units::Ino;
+use abi::{BmapBuffer, Bulkstat, BulkstatBuffer, FsGeometry, Fsmap, FsmapBuffer, Handle};
 use rustix::io::Errno;
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -47,22 +43,26 @@ impl FsmapRange {
     pub const ALL: Self = Self { device: None, first: 0, last: u64::MAX };
 }
 
-/// What an errno of one of these calls means.
+/// What an errno of one of these calls means. Only a call that is not there is [`Error::Unsupported`]: who then does without it must not do so
+/// because of a missing right or a damaged filesystem.
 fn refused(call: &'static str, since: &'static str, path: &Path, e: Errno) -> Error {
+    use std::io::{Error as Cause, ErrorKind};
     let path = crate::text::escape(path.as_os_str().as_encoded_bytes());
-    match e {
+    let cause = match e {
         Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS => {
-            Error::unsupported(format!("{path}: this kernel has no {call} on XFS (there {since})"))
+            return Error::unsupported(format!("{path}: this kernel has no {call} on XFS (there {since})"));
         }
-        Errno::PERM | Errno::ACCESS => {
-            Error::unsupported(format!("{path}: {call} needs the capability CAP_SYS_ADMIN; run it as root"))
-        }
-        Errno::IO => Error::unsupported(format!(
-            "{path}: {call} failed with an I/O error: the filesystem is shut down or its metadata damaged; \
-             unmount it and run xfsr-repair -n"
+        Errno::PERM | Errno::ACCESS => Cause::new(
+            ErrorKind::PermissionDenied,
+            format!("{call} needs the capability CAP_SYS_ADMIN; run it as root"),
+        ),
+        Errno::IO => Cause::other(format!(
+            "{call} failed with an I/O error: the filesystem is shut down or its metadata damaged; unmount it and run \
+             xfsr-repair -n"
         )),
-        _ => Error::Open { path: format!("{path}: {call}"), cause: e.into() },
-    }
+        _ => return Error::Open { path: format!("{path}: {call}"), cause: e.into() },
+    };
+    Error::Open { path, cause }
 }
 
 /// Opens what may turn out to be a pipe or a terminal, without waiting for its other end.
@@ -149,7 +149,7 @@ impl Mounted {
     /// The label.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] before Linux 4.18.
+    /// [`Error::Unsupported`] before Linux 4.18; [`Error::Open`].
     pub fn label(&self) -> Result<Vec<u8>> {
         let mut label = [0; abi::LABEL_MAX];
         sys::label(self.fd(), &mut label)
@@ -157,33 +157,11 @@ impl Mounted {
         Ok(label.split(|b| *b == 0).next().unwrap_or(&[]).to_vec())
     }
 
-    /// Writes out what is dirty and waits: later answers then agree with the disk.
-    ///
-    /// # Errors
-    /// [`Error::Open`].
-    pub fn sync(&self) -> Result<()> {
-        rustix::fs::syncfs(&self.file).map_err(|e| Error::open(&self.path, e))
-    }
-
-    /// Numbers of one AG.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for an AG that does not exist; [`Error::Unsupported`] before Linux 5.2.
-    pub fn ag_geometry(&self, ag: AgNumber) -> Result<AgGeometry> {
-        if ag.0 >= self.geometry.agcount {
-            return Err(Error::invalid(format!("AG {ag} does not exist: there are {}", self.geometry.agcount)));
-        }
-        let mut value = AgGeometry::new_zeroed();
-        value.ag_number = ag.0;
-        sys::ag_geometry(self.fd(), &mut value)
-            .map_err(|e| refused("XFS_IOC_AG_GEOMETRY", "since Linux 5.2", &self.path, e))?;
-        Ok(value)
-    }
-
     /// Calls `each` with the mappings of a range, in order of devices and addresses, until it breaks.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] before Linux 4.12; [`Error::Stopped`].
+    /// [`Error::Unsupported`] before Linux 4.12; [`Error::Open`] without the right to, or where the filesystem is shut down;
+    /// [`Error::Stopped`].
     pub fn fsmap(
         &self,
         range: FsmapRange,
@@ -220,7 +198,8 @@ impl Mounted {
     /// Calls `each` with every inode in use, ascending, until it breaks. Inodes of the filesystem's own metadata are left out.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] before Linux 5.3 or without the right to; [`Error::Stopped`].
+    /// [`Error::Unsupported`] before Linux 5.3; [`Error::Open`] without the right to, or where the filesystem is shut down;
+    /// [`Error::Stopped`].
     pub fn bulkstat(
         &self,
         first: Ino,
@@ -229,10 +208,24 @@ impl Mounted {
     ) -> Result<()> {
         let flags = if self.has(abi::geometry_flag::NREXT64) { abi::BULK_NREXT64 } else { 0 };
         let mut buffer = Box::new(BulkstatBuffer::new_zeroed());
-        pages(&mut buffer, (first, flags), control, each, |buffer| {
-            sys::bulkstat(self.fd(), buffer)
-                .map_err(|e| refused("XFS_IOC_BULKSTAT version 5", "since Linux 5.3", &self.path, e))
-        })
+        (buffer.head.ino, buffer.head.flags) = (first.0, flags);
+        let mut next = first.0;
+        loop {
+            control.check()?;
+            sys::bulkstat(self.fd(), &mut buffer)
+                .map_err(|e| refused("XFS_IOC_BULKSTAT version 5", "since Linux 5.3", &self.path, e))?;
+            let filled = buffer.records.get(..buffer.head.ocount as usize).unwrap_or(&buffer.records);
+            for r in filled {
+                if each(r).is_break() {
+                    return Ok(());
+                }
+            }
+            // The kernel leaves the inode to go on from in the header; it must move.
+            if filled.is_empty() || buffer.head.ino <= next {
+                return Ok(());
+            }
+            next = buffer.head.ino;
+        }
     }
 
     /// Opens regular files and directories by their numbers.
@@ -248,7 +241,7 @@ impl Mounted {
     /// allocated yet left out.
     ///
     /// # Errors
-    /// [`Error::Unsupported`]; [`Error::Stopped`].
+    /// [`Error::Unsupported`]; [`Error::Open`]; [`Error::Stopped`].
     pub fn extents(
         &self,
         file: &OwnedFd,
@@ -285,23 +278,6 @@ impl Mounted {
         }
         Ok(())
     }
-
-    /// Calls `each` with every chunk of inodes, ascending, until it breaks.
-    ///
-    /// # Errors
-    /// As [`Mounted::bulkstat`].
-    pub fn inumbers(
-        &self,
-        first: Ino,
-        control: &Control<'_>,
-        each: &mut dyn FnMut(&Inumbers) -> ControlFlow<()>,
-    ) -> Result<()> {
-        let mut buffer = Box::new(InumbersBuffer::new_zeroed());
-        pages(&mut buffer, (first, 0), control, each, |buffer| {
-            sys::inumbers(self.fd(), buffer)
-                .map_err(|e| refused("XFS_IOC_INUMBERS version 5", "since Linux 5.3", &self.path, e))
-        })
-    }
 }
 
 /// Opens files of a mounted filesystem by their numbers.
@@ -315,7 +291,7 @@ impl Opener<'_> {
     /// Opens a regular file or directory for reading; none where it is gone meanwhile. Other kinds of file cannot be opened so.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] without the right to; [`Error::Open`].
+    /// [`Error::Open`], also without the right to.
     pub fn open(&self, ino: Ino, generation: u32) -> Result<Option<OwnedFd>> {
         let handle = Handle { fid_ino: ino.0, fid_gen: generation, ..self.handle };
         match sys::open_by_handle(self.mounted.fd(), &handle) {
@@ -323,34 +299,6 @@ impl Opener<'_> {
             Err(Errno::NOENT | Errno::STALE | Errno::INVAL) => Ok(None),
             Err(e) => Err(refused("XFS_IOC_OPEN_BY_HANDLE", "since Linux 2.6", &self.mounted.path, e)),
         }
-    }
-}
-
-/// Calls `fetch` again and again from an inode on, with these flags, and `each` with the records of every page, until it breaks
-/// or nothing is left.
-fn pages<R, const N: usize>(
-    buffer: &mut WithRecords<BulkRequest, R, N>,
-    (first, flags): (Ino, u32),
-    control: &Control<'_>,
-    each: &mut dyn FnMut(&R) -> ControlFlow<()>,
-    fetch: impl Fn(&mut WithRecords<BulkRequest, R, N>) -> Result<()>,
-) -> Result<()> {
-    (buffer.head.ino, buffer.head.flags) = (first.0, flags);
-    let mut next = first.0;
-    loop {
-        control.check()?;
-        fetch(buffer)?;
-        let filled = buffer.records.get(..buffer.head.ocount as usize).unwrap_or(&buffer.records);
-        for r in filled {
-            if each(r).is_break() {
-                return Ok(());
-            }
-        }
-        // The kernel leaves the inode to go on from in the header; it must move.
-        if filled.is_empty() || buffer.head.ino <= next {
-            return Ok(());
-        }
-        next = buffer.head.ino;
     }
 }
 
@@ -376,4 +324,26 @@ pub fn exchange_range(first: (&File, u64), second: (&File, u64), length: u64) ->
 /// Extents of an inode's data fork, whichever counter carries them.
 pub fn data_extents(stat: &Bulkstat) -> u64 {
     u64::from(stat.extents).max(stat.extents64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Errno, Error, Path, refused};
+
+    #[test]
+    fn only_a_missing_call_is_unsupported() {
+        let told = |e| refused("XFS_IOC_TEST", "since Linux 9", Path::new("/a\tb"), e);
+        for (errno, unsupported, part) in [
+            (Errno::NOTTY, true, "(there since Linux 9)"),
+            (Errno::OPNOTSUPP, true, "no XFS_IOC_TEST"),
+            (Errno::PERM, false, "run it as root"),
+            (Errno::ACCESS, false, "CAP_SYS_ADMIN"),
+            (Errno::IO, false, "shut down"),
+            (Errno::NOMEM, false, "XFS_IOC_TEST"),
+        ] {
+            let e = told(errno);
+            assert_eq!(matches!(e, Error::Unsupported(_)), unsupported, "{e}");
+            assert!(e.to_string().contains(part) && e.to_string().starts_with("/a\\"), "{e}");
+        }
+    }
 }

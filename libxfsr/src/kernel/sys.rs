@@ -6,8 +6,8 @@
 #![expect(unsafe_code, reason = "ioctls with structures that no crate wraps")]
 
 use super::abi::{
-    AgGeometry, BMAP_BATCH, BULKSTAT_BATCH, BmapBuffer, BulkRequest, BulkstatBuffer, ExchangeRange, FSMAP_BATCH,
-    FsGeometry, FsmapBuffer, FsmapHead, Handle, INUMBERS_BATCH, InumbersBuffer, LABEL_MAX,
+    BMAP_BATCH, BULKSTAT_BATCH, BmapBuffer, BulkRequest, BulkstatBuffer, ExchangeRange, FSMAP_BATCH, FsGeometry,
+    FsmapBuffer, FsmapHead, Handle, LABEL_MAX,
 };
 use rustix::io::{Errno, Result};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Setter, Updater, ioctl, opcode};
@@ -16,10 +16,8 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::ptr;
 
 const FSGEOMETRY: Opcode = opcode::read::<FsGeometry>(b'X', 126);
-const AG_GEOMETRY: Opcode = opcode::read_write::<AgGeometry>(b'X', 61);
 const GETFSMAP: Opcode = opcode::read_write::<FsmapHead>(b'X', 59);
 const BULKSTAT: Opcode = opcode::read::<BulkRequest>(b'X', 127);
-const INUMBERS: Opcode = opcode::read::<BulkRequest>(b'X', 128);
 /// The number tells the size of struct getbmap, the older and shorter one.
 const GETBMAPX: Opcode = opcode::read_write::<[u64; 4]>(b'X', 56);
 const FD_TO_HANDLE: Opcode = opcode::read_write::<HandleRequest>(b'X', 106);
@@ -38,12 +36,6 @@ pub(super) fn geometry(fd: BorrowedFd<'_>, value: &mut FsGeometry) -> Result<()>
     unsafe { ioctl(fd, Updater::<FSGEOMETRY, FsGeometry>::new(value)) }
 }
 
-pub(super) fn ag_geometry(fd: BorrowedFd<'_>, value: &mut AgGeometry) -> Result<()> {
-    // SAFETY: XFS_IOC_AG_GEOMETRY reads and writes one struct xfs_ag_geometry (128 bytes, asserted in abi), of which every bit
-    // pattern is valid.
-    unsafe { ioctl(fd, Updater::<AG_GEOMETRY, AgGeometry>::new(value)) }
-}
-
 pub(super) fn fsmap(fd: BorrowedFd<'_>, value: &mut FsmapBuffer) -> Result<()> {
     value.head.count = FSMAP_BATCH as u32;
     // SAFETY: FS_IOC_GETFSMAP reads the head and writes it and at most `count` records behind it; `count` is the length of the
@@ -56,12 +48,6 @@ pub(super) fn bulkstat(fd: BorrowedFd<'_>, value: &mut BulkstatBuffer) -> Result
     // SAFETY: XFS_IOC_BULKSTAT reads and writes the header and writes at most `icount` records behind it; `icount` is the length
     // of the buffer's array, which starts right behind the header (asserted in abi); every bit pattern is valid.
     unsafe { ioctl(fd, Updater::<BULKSTAT, BulkstatBuffer>::new(value)) }
-}
-
-pub(super) fn inumbers(fd: BorrowedFd<'_>, value: &mut InumbersBuffer) -> Result<()> {
-    value.head.icount = INUMBERS_BATCH as u32;
-    // SAFETY: as for bulkstat, with struct xfs_inumbers as the record.
-    unsafe { ioctl(fd, Updater::<INUMBERS, InumbersBuffer>::new(value)) }
 }
 
 pub(super) fn bmap(fd: BorrowedFd<'_>, value: &mut BmapBuffer) -> Result<()> {
