@@ -98,9 +98,8 @@ fn put(plan: &Plan, targets: &Targets<'_>, options: &WriteOptions, form: Progres
     reporter.clear();
     let name = escape(targets.data.name().as_bytes());
     match done {
-        Err(e @ Error::Stopped) => Err(anyhow::Error::from(e).context(format!(
-            "{name} holds no filesystem now, and what it held before is lost; make it again with -f"
-        ))),
+        Err(e @ Error::Stopped) => Err(anyhow::Error::from(e)
+            .context(format!("{name} holds no filesystem now, and what it held before is lost; make it again"))),
         Err(e @ Error::Io { .. }) => Err(anyhow::Error::from(e)
             .context(format!("the filesystem is not complete, and what {name} held before may be lost"))),
         // What the plan does not allow was refused before the first write.

@@ -20,6 +20,8 @@ use zerocopy::big_endian::U64;
 const WIPE: u64 = 128 << 10;
 /// Bytes that are discarded at once: a device takes a while for them, and cannot be stopped meanwhile.
 const PIECE: u64 = 2 << 30;
+/// Bytes of the log that are cleared at once: a device that has to write zeroes for them takes a while too.
+const LOG_PIECE: u64 = 64 << 20;
 /// AG headers are collected into writes of about this size.
 const BATCH: usize = 1 << 20;
 
@@ -71,7 +73,11 @@ pub fn write(plan: &Plan, targets: &Targets<'_>, options: &WriteOptions, control
     let log = targets.log.unwrap_or(targets.data);
     let log_at = if plan.log_internal { g.fsblock_to_daddr(g.log_start).map_or(0, |d| d.bytes()) } else { 0 };
     let log_bytes = u64::from(g.log_blocks) << g.block_log;
-    log.punch(log_at, log_bytes)?;
+    for done in (0..log_bytes).step_by(LOG_PIECE as usize) {
+        control.check()?;
+        control.tell("log", done, Some(log_bytes));
+        log.punch(log_at + done, (log_bytes - done).min(LOG_PIECE))?;
+    }
     log.write_at(&unmount_record(g, Lsn::new(1, 0), None)?, log_at)?;
 
     groups(plan, targets.data, &placed.groups, control)?;
@@ -253,4 +259,43 @@ fn sector(sb: &Superblock, g: &Geometry) -> Vec<u8> {
     out.resize(g.sector_size as usize, 0);
     (SUPERBLOCK.seal)(&mut out, Lsn(0));
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LOG_PIECE, Targets, WriteOptions, write};
+    use crate::control::{Control, Progress};
+    use crate::error::Error;
+    use crate::mkfs::{Devices, Options, plan};
+    use crate::target::{Target, Xfile};
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    #[test]
+    fn clearing_the_log_can_be_stopped() {
+        let target = Xfile::new("image").unwrap();
+        target.set_len(8 << 30).unwrap();
+        let mut options = Options::default();
+        options.log.size = Some(1 << 30);
+        let plan = plan(&options, &Devices::file(target.len())).unwrap();
+        let g = &plan.geometry;
+        let log = g.fsblock_to_daddr(g.log_start).unwrap().bytes();
+        let marks = [log, log + LOG_PIECE, log + 2 * LOG_PIECE, log + 3 * LOG_PIECE];
+        marks.iter().for_each(|at| target.write_at(&[7; 512], *at).unwrap());
+        // Stopped as soon as two pieces are said to be done.
+        let stopped = AtomicBool::new(false);
+        let tell = |p: &Progress| {
+            stopped.fetch_or(p.phase == "log" && p.done >= 2 * LOG_PIECE, Relaxed);
+        };
+        let control = Control { stop: &|| stopped.load(Relaxed), progress: Some(&tell), ..Control::none() };
+        let targets = Targets { data: &target, log: None, rt: None };
+        let options = WriteOptions { discard: false, ..WriteOptions::default() };
+        assert!(matches!(write(&plan, &targets, &options, &control), Err(Error::Stopped)));
+        let left = marks.map(|at| {
+            let mut sector = [0; 512];
+            target.read_at(&mut sector, at).unwrap();
+            sector[0]
+        });
+        assert_eq!(left, [0, 0, 0, 7], "a piece more is cleared before anybody asks again");
+        write(&plan, &targets, &options, &Control::none()).unwrap();
+    }
 }
