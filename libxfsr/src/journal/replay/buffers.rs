@@ -45,11 +45,13 @@ pub(super) struct Buffers<'a> {
     pub(super) geometry: &'a Geometry,
     by_address: BTreeMap<u64, Buffer>,
     bytes: usize,
+    /// How many they may be before all are let go.
+    most: usize,
 }
 
 impl<'a> Buffers<'a> {
     pub(super) fn new(target: &'a dyn Target, geometry: &'a Geometry) -> Self {
-        Self { target, geometry, by_address: BTreeMap::new(), bytes: 0 }
+        Self { target, geometry, by_address: BTreeMap::new(), bytes: 0, most: MOST }
     }
 
     /// The bytes of a buffer, to be changed.
@@ -66,7 +68,7 @@ impl<'a> Buffers<'a> {
             return Err(bad("blkno").found(at).expected("inside the device").into());
         }
         self.drop_overlapping(at, sectors)?;
-        if self.bytes > MOST {
+        if self.bytes > self.most {
             self.spill()?;
         }
         if !self.by_address.contains_key(&at.0) {
@@ -148,5 +150,79 @@ impl<'a> Buffers<'a> {
             self.bytes = 0;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::Buffers;
+    use crate::format::btree::{BMBT, BMBT_BLOCK, BMBT_MAGIC, LongHeader};
+    use crate::geometry::Geometry;
+    use crate::mkfs::{Devices, Options, plan};
+    use crate::target::{Target, Xfile};
+    use crate::units::{Daddr, FsBlock, Lsn};
+    use zerocopy::FromBytes;
+
+    /// Length of a block.
+    const LENGTH: usize = 4096;
+    /// The LSN with which the blocks of [`btree_block`] were written.
+    const OLD: Lsn = Lsn::new(1, 7);
+
+    /// A geometry, and a target that is long enough for its first AG.
+    pub(in super::super) fn device() -> (Geometry, Xfile) {
+        let target = Xfile::new("buffers").unwrap();
+        target.set_len(300 << 20).unwrap();
+        (plan(&Options::default(), &Devices::file(300 << 20)).unwrap().geometry, target)
+    }
+
+    pub(in super::super) fn address(g: &Geometry, block: u64) -> Daddr {
+        g.fsblock_to_daddr(FsBlock(block)).unwrap()
+    }
+
+    /// Puts a block of an extent btree there, which belongs to inode 1.
+    pub(in super::super) fn btree_block(g: &Geometry, target: &Xfile, block: u64, level: u16, pointers: &[u64]) {
+        let mut bytes = vec![0; LENGTH];
+        let (header, _) = LongHeader::mut_from_prefix(&mut bytes).unwrap();
+        header.magic.set(BMBT_MAGIC);
+        header.level.set(level);
+        header.numrecs.set(pointers.len().try_into().unwrap());
+        header.blkno.set(address(g, block).0);
+        header.owner.set(1);
+        let from = BMBT.header + BMBT.node_max(LENGTH) * BMBT.key;
+        for (to, pointer) in bytes[from..].chunks_mut(8).zip(pointers) {
+            to.copy_from_slice(&pointer.to_be_bytes());
+        }
+        (BMBT_BLOCK.seal)(&mut bytes, OLD);
+        target.write_at(&bytes, address(g, block).bytes()).unwrap();
+    }
+
+    /// Owner and LSN of such a block.
+    pub(in super::super) fn owner_and_lsn(g: &Geometry, target: &Xfile, block: u64) -> (u64, Lsn) {
+        let mut bytes = vec![0; LENGTH];
+        target.read_at(&mut bytes, address(g, block).bytes()).unwrap();
+        let (header, _) = LongHeader::ref_from_prefix(&bytes).unwrap();
+        (header.owner.get(), Lsn(header.lsn.get()))
+    }
+
+    #[test]
+    fn what_is_too_much_for_memory_goes_to_the_disk_as_not_replayed_yet() {
+        let (g, target) = device();
+        let blocks = 1000..1010;
+        blocks.clone().for_each(|b| btree_block(&g, &target, b, 0, &[]));
+        let mut buffers = Buffers::new(&target, &g);
+        buffers.most = 2 * LENGTH;
+        for b in blocks.clone() {
+            let bytes = buffers.get(address(&g, b), 8).unwrap();
+            LongHeader::mut_from_prefix(bytes).unwrap().0.owner.set(b);
+            buffers.changed(address(&g, b), BMBT_BLOCK.log_type);
+            assert!(buffers.bytes <= 3 * LENGTH, "{} bytes are held", buffers.bytes);
+        }
+        // Changed, with the LSN of before: if replay ended here, it would begin with them again.
+        assert_eq!(owner_and_lsn(&g, &target, 1000), (1000, OLD));
+        let new = Lsn::new(2, 9);
+        buffers.write(new).unwrap();
+        let after: Vec<(u64, Lsn)> = blocks.clone().map(|b| owner_and_lsn(&g, &target, b)).collect();
+        let expected: Vec<(u64, Lsn)> = blocks.map(|b| (b, if b < 1009 { OLD } else { new })).collect();
+        assert_eq!(after, expected);
     }
 }

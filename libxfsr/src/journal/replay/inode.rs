@@ -246,3 +246,42 @@ fn change_owner(buffers: &mut Buffers<'_>, inode: &[u8], ino: Ino, kind: ForkKin
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::change_owner;
+    use crate::error::ForkKind;
+    use crate::journal::replay::buffers::Buffers;
+    use crate::journal::replay::buffers::tests::{btree_block, device, owner_and_lsn};
+    use crate::units::{Ino, Lsn};
+
+    /// An inode whose data fork is a btree of this level with one pointer in its root.
+    fn inode(level: u16, pointer: u64) -> Vec<u8> {
+        let mut bytes = vec![0; 512];
+        bytes[..2].copy_from_slice(b"IN");
+        bytes[2..4].copy_from_slice(&0o100_644u16.to_be_bytes());
+        (bytes[4], bytes[5]) = (3, 3);
+        bytes[176..178].copy_from_slice(&level.to_be_bytes());
+        bytes[178..180].copy_from_slice(&1u16.to_be_bytes());
+        // Behind the places of twenty keys.
+        bytes[180 + 20 * 8..][..8].copy_from_slice(&pointer.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_tree_of_loops_gets_its_owner_in_no_time() {
+        let (g, target) = device();
+        // Each node has nothing but pointers to itself and the one below: walked one by one they are more than 10^12.
+        for level in (0..6u16).rev() {
+            let own = 1000 + u64::from(level);
+            let all: Vec<u64> = [own, own - 1].into_iter().cycle().take(250).collect();
+            btree_block(&g, &target, own, level, if level == 0 { &[] } else { &all });
+        }
+        let mut buffers = Buffers::new(&target, &g);
+        change_owner(&mut buffers, &inode(6, 1005), Ino(77), ForkKind::Data).unwrap();
+        buffers.write(Lsn::new(2, 9)).unwrap();
+        for block in 1000..1006 {
+            assert_eq!(owner_and_lsn(&g, &target, block), (77, Lsn::new(2, 9)), "{block}");
+        }
+    }
+}
