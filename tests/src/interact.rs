@@ -1,12 +1,15 @@
 //! Programs as a person meets them: on a slow device, at a terminal, ended by Ctrl-C, pointed at what is mounted.
 
 use std::ffi::OsString;
-use std::io::Read as _;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal};
 
 use crate::corpus;
 use crate::oracle::{self, Devices, Mount};
@@ -26,11 +29,9 @@ fn slowed(program: &Path, args: &[OsString], micros: u32) -> Vec<OsString> {
     all
 }
 
-fn spawn(words: &[OsString]) -> Result<Child> {
+fn start(words: &[OsString]) -> Result<Running> {
     let (first, rest) = words.split_first().context("a program")?;
-    let mut command = Command::new(first);
-    command.args(rest).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().with_context(|| format!("{} could not be started", first.display()))
+    Running::start(Command::new(first).args(rest).stdin(Stdio::null()))
 }
 
 /// How a program ended: exit status, standard output, standard error, and how long it took.
@@ -46,37 +47,127 @@ pub struct Ended {
     pub took: Duration,
 }
 
-fn finish(mut child: Child, since: Instant) -> Result<Ended> {
-    let mut err = Vec::new();
-    let mut pipe = child.stderr.take().context("a pipe")?;
-    let reader = std::thread::spawn(move || {
-        let _ = pipe.read_to_end(&mut err);
-        err
-    });
-    let mut out = Vec::new();
-    child.stdout.take().context("a pipe")?.read_to_end(&mut out)?;
-    let code = child.wait()?.code();
-    let took = since.elapsed();
-    let err = reader.join().ok().context("a reader")?;
-    let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
-    Ok(Ended { code, out: text(out), err: text(err), took })
+/// What a pipe has given so far.
+struct Gathered {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
+}
+
+impl Gathered {
+    fn new(mut pipe: impl Read + Send + 'static) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&bytes);
+        let reader = std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(n @ 1..) = pipe.read(&mut piece) {
+                shared.lock().expect("nobody panics with it").extend_from_slice(&piece[..n]);
+            }
+        });
+        Self { bytes, reader }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().expect("nobody panics with it")).into_owned()
+    }
+
+    fn whole(self) -> Result<String> {
+        let Self { bytes, reader } = self;
+        reader.join().ok().context("a reader")?;
+        Ok(String::from_utf8_lossy(&bytes.lock().expect("nobody panics with it")).into_owned())
+    }
+}
+
+/// A program while it runs; what it writes is kept. Ended where it is dropped before its end.
+pub struct Running {
+    child: Child,
+    out: Option<Gathered>,
+    err: Option<Gathered>,
+    since: Instant,
+}
+
+impl Running {
+    /// Starts it; standard input is as the command says.
+    pub fn start(command: &mut Command) -> Result<Running> {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{} could not be started", command.get_program().display()))?;
+        let out = child.stdout.take().map(Gathered::new);
+        let err = child.stderr.take().map(Gathered::new);
+        Ok(Running { child, out, err, since: Instant::now() })
+    }
+
+    /// The process.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Waits until what it has written to standard output and standard error says that it is where a test wants it.
+    ///
+    /// # Errors
+    /// It ended before, or a minute is over.
+    pub fn wait_for(&mut self, ready: impl Fn(&str, &str) -> bool) -> Result<()> {
+        let text = |g: &Option<Gathered>| g.as_ref().map(Gathered::text).unwrap_or_default();
+        let since = Instant::now();
+        loop {
+            let ended = self.child.try_wait()?;
+            let (out, err) = (text(&self.out), text(&self.err));
+            ensure!(ended.is_none(), "it ended before it was interrupted: {out}{err}");
+            if ready(&out, &err) {
+                return Ok(());
+            }
+            ensure!(since.elapsed() < Duration::from_secs(60), "it does not come so far: {out}{err}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Sends it a signal; what it takes counts from here.
+    pub fn signal(&mut self, which: Signal) -> Result<()> {
+        self.since = Instant::now();
+        Ok(rustix::process::kill_process(Pid::from_child(&self.child), which)?)
+    }
+
+    /// Waits for its end, a minute at most.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn finish(mut self) -> Result<Ended> {
+        self.child.stdin.take();
+        let limit = Instant::now() + Duration::from_secs(60);
+        let code = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status.code();
+            }
+            ensure!(Instant::now() < limit, "it does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let took = self.since.elapsed();
+        let (out, err) = (self.out.take().context("a pipe")?.whole()?, self.err.take().context("a pipe")?.whole()?);
+        Ok(Ended { code, out, err, took })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Runs a program on a slow device to its end.
 pub fn run_slowly(program: &Path, args: &[OsString], micros: u32) -> Result<Ended> {
-    let since = Instant::now();
-    finish(spawn(&slowed(program, args, micros))?, since)
+    start(&slowed(program, args, micros))?.finish()
 }
 
-/// Runs a program on a slow device and sends it a signal when `wait` is over.
-pub fn interrupt(program: &Path, args: &[OsString], micros: u32, wait: Duration) -> Result<Ended> {
-    let mut child = spawn(&slowed(program, args, micros))?;
-    std::thread::sleep(wait);
-    ensure!(child.try_wait()?.is_none(), "the program ended before it was interrupted");
-    let pid = rustix::process::Pid::from_child(&child);
-    let since = Instant::now();
-    rustix::process::kill_process(pid, rustix::process::Signal::INT)?;
-    finish(child, since)
+/// Runs a program on a slow device with progress as JSON, and sends it a signal when it has told how far it is.
+pub fn interrupt(program: &Path, args: &[OsString], micros: u32) -> Result<Ended> {
+    let mut words: Vec<OsString> = vec!["--progress=json".into()];
+    words.extend_from_slice(args);
+    let mut running = start(&slowed(program, &words, micros))?;
+    running.wait_for(|_, err| err.contains("\"phase\""))?;
+    running.signal(Signal::INT)?;
+    running.finish()
 }
 
 /// Runs a program on a slow device with a terminal for its output, and returns all that it would have shown there.
@@ -137,8 +228,7 @@ pub fn progress_and_interrupt(program: &str, args: &[&str], interrupted: i32) {
     assert!(!shown.contains('\u{1b}'), "progress that was refused: {shown:?}");
 
     let before = names(&devices);
-    let wait = Duration::from_millis(1200);
-    let ended = interrupt(program, &words(&["--progress=json"]), 4 * micros, wait).expect("it runs");
+    let ended = interrupt(program, &words(&[]), 4 * micros).expect("it runs");
     assert_eq!(ended.code, Some(interrupted), "{ended:?}");
     assert!(ended.took < Duration::from_secs(20), "Ctrl-C took {:?}", ended.took);
     assert!(ended.out.is_empty(), "half an answer: {}", ended.out);

@@ -51,6 +51,17 @@ pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<String> {
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
+/// The number in an environment variable.
+///
+/// # Panics
+/// Where it is no number: whoever set it meant something.
+pub fn knob(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Err(std::env::VarError::NotPresent) => default,
+        set => set.map_or(None, |v| v.parse().ok()).unwrap_or_else(|| panic!("{name} is not a number")),
+    }
+}
+
 /// Copies a file, keeping its holes, and sharing its blocks where the filesystem below can.
 pub fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
     let options = ["--reflink=auto", "--sparse=always", "--"].map(OsStr::new);

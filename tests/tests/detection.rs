@@ -6,11 +6,7 @@
 use libxfsr::check::Verdict;
 use libxfsr::error::Rule;
 use xfsr_tests::damage::{self, Case, Checksum, Ours, Patch, Place, VALID, Workbench, matrix};
-use xfsr_tests::{corpus, oracle};
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
+use xfsr_tests::{corpus, knob, oracle};
 
 fn try_cases(image: &str, cases: &[Case]) -> Vec<matrix::Verdict> {
     let verdicts = matrix::run(image, cases, matrix::Ask::All, 2, &|_| ()).unwrap();
@@ -30,8 +26,8 @@ fn what_the_stock_tool_finds_is_found() {
     for image in ["rmap-1k", "default"] {
         let Some(devices) = corpus::obtain(image) else { continue };
         let places = damage::places(&devices, &corpus::manifest(image)).unwrap();
-        let count = usize::try_from(number("XFSR_DAMAGE_CASES", 60)).unwrap();
-        let seed = number("XFSR_DAMAGE_SEED", 11);
+        let count = usize::try_from(knob("XFSR_DAMAGE_CASES", 60)).unwrap();
+        let seed = knob("XFSR_DAMAGE_SEED", 11);
         let draw = |all: Vec<Case>| damage::sample(&all, count.min(all.len()), seed);
         let mut cases = draw(damage::cases_of(&devices, &places).unwrap());
         cases.extend(draw(damage::stale_cases_of(&devices, &places).unwrap()));
@@ -52,7 +48,7 @@ fn another_valid_number_is_found() {
         let places = damage::places(&devices, &manifest).unwrap();
         let all = damage::valid_cases_of(&devices, &manifest, &places).unwrap();
         assert!(all.len() > 100, "{image} has only {} cases", all.len());
-        let cases = damage::sample(&all, 60, number("XFSR_DAMAGE_SEED", 11));
+        let cases = damage::sample(&all, 60, knob("XFSR_DAMAGE_SEED", 11));
         let verdicts = try_cases(image, &cases);
         let alone = missed(image, &verdicts);
         assert!(alone.is_empty(), "found by xfs_repair -n alone:\n{alone:#?}");

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use xfsr_tests::fuzz::mutate::{Base, change, seal};
-use xfsr_tests::fuzz::{self, HEAD, Input, TARGETS, image, kind_of};
+use xfsr_tests::fuzz::{self, Input, TARGETS, image, kind_of};
 use xfsr_tests::{corpus, oracle};
 use zerocopy::IntoBytes as _;
 
@@ -26,7 +26,7 @@ const CASE: Duration = Duration::from_secs(30);
 const SPACE: u64 = 12 << 30;
 
 fn seconds(default: u64) -> Duration {
-    Duration::from_secs(std::env::var("XFSR_FUZZ_SECONDS").ok().and_then(|v| v.parse().ok()).unwrap_or(default))
+    Duration::from_secs(xfsr_tests::knob("XFSR_FUZZ_SECONDS", default))
 }
 
 fn bound_memory() {
@@ -80,24 +80,6 @@ fn edit(rng: &mut ChaCha8Rng) -> [u8; 8] {
     edit
 }
 
-/// The target that a piece of an image is a seed of.
-fn target_of(name: &str) -> Option<&'static str> {
-    Some(match name {
-        "sb" => "superblock",
-        "agf" | "agi" | "agfl" => "ag_headers",
-        "inode" => "inode",
-        "log" => "log_record",
-        "symlink" => "symlink",
-        "attrleaf" | "attrremote" => "attribute_block",
-        "dquot" => "dquot",
-        "rtbitmap" | "rtsummary" | "rtbitmap-bare" | "rtsummary-bare" | "rgsuper" => "realtime",
-        "bnobt" | "cntbt" | "inobt" | "finobt" | "rmapbt" | "refcountbt" | "bmbt" | "rtrmapbt" | "rtrefcountbt" => {
-            "btree_block"
-        }
-        _ => "directory_block",
-    })
-}
-
 /// Each kind of block of an image, a few of each, mutated and given to its target.
 fn mutate_blocks(base: &Base, rng: &mut ChaCha8Rng, until: Instant) -> BTreeMap<&'static str, u64> {
     let mut kinds: BTreeMap<&str, Vec<_>> = BTreeMap::new();
@@ -113,7 +95,7 @@ fn mutate_blocks(base: &Base, rng: &mut ChaCha8Rng, until: Instant) -> BTreeMap<
             let edits: Vec<[u8; 8]> = (0..rng.random_range(1..5)).map(|_| edit(rng)).collect();
             edits.iter().for_each(|e| change(&mut bytes, e, &other));
             seal(&piece, &mut bytes);
-            let target = fuzz::target(target_of(name).expect("every piece has one"));
+            let target = fuzz::target(fuzz::target_of(name));
             let daddr = Daddr(piece.offset / 512);
             let input = Input { geometry: base.geometry, choice: 0, daddr, bytes: &bytes };
             let case = std::panic::AssertUnwindSafe(|| {
@@ -286,32 +268,4 @@ fn mutated_images_do_no_harm() {
     }
     println!("{n} images; the slowest took {:?}: {}", slowest.0, slowest.1);
     assert!(n >= 2 * bases.len() as u64, "only {n} images");
-}
-
-/// Writes seeds cut from the corpus to a directory, for fuzzing for real: `XFSR_FUZZ_SEEDS=DIR cargo test -p xfsr-tests --test replay
-/// cut_seeds`.
-#[test]
-fn cut_seeds() {
-    let Some(to) = std::env::var_os("XFSR_FUZZ_SEEDS").map(PathBuf::from) else { return };
-    for name in ["fuzz", "rmap-1k", "parent", "dirty", "quota", "realtime"] {
-        let Some(devices) = corpus::obtain(name) else { continue };
-        let base = image::load(&devices.data);
-        let mut taken: BTreeMap<&str, usize> = BTreeMap::new();
-        for piece in &base.pieces {
-            let n = taken.entry(piece.name).or_default();
-            *n += 1;
-            if *n % 17 != 1 || *n > 170 {
-                continue;
-            }
-            let directory = to.join(target_of(piece.name).expect("every piece has one"));
-            std::fs::create_dir_all(&directory).expect("a place for seeds");
-            // The geometry with the block size of the image.
-            let same = fuzz::geometries().iter().position(|g| g.block_size == base.geometry.block_size);
-            let mut seed = vec![same.unwrap_or(0) as u8, 0];
-            seed.extend(((piece.offset / 512) as u32).to_be_bytes());
-            assert_eq!(seed.len(), HEAD);
-            seed.extend(base.bytes(piece));
-            std::fs::write(directory.join(format!("{name}-{}-{}", piece.name, piece.offset)), seed).expect("a seed");
-        }
-    }
 }

@@ -1,10 +1,12 @@
 //! Long commands as a person meets them: they show how far they are, and end when Ctrl-C says so.
 
+use rustix::process::Signal;
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use xfsr_tests::interact::{self, SLOW};
+use xfsr_tests::interact::{self, Ended, Running, SLOW};
 use xfsr_tests::{corpus, oracle};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_xfsr-db");
@@ -18,8 +20,7 @@ fn long_commands_show_progress_and_stop() {
     let rdump = format!("rdump / {}", directory.path().display());
     for command in ["blockget", "frag", "ncheck", &rdump] {
         let words: [OsString; 3] = ["-c".into(), command.into(), devices.data.clone().into()];
-        let ended =
-            interact::interrupt(Path::new(PROGRAM), &words, 2 * MICROS, Duration::from_millis(2500)).expect("it runs");
+        let ended = interact::interrupt(Path::new(PROGRAM), &words, 2 * MICROS).expect("it runs");
         assert_eq!(ended.code, Some(130), "{command}: {ended:?}");
         assert!(ended.took < Duration::from_secs(20), "{command}: Ctrl-C took {:?}", ended.took);
         assert!(ended.err.contains("stopped before the end"), "{command}: {}", ended.err);
@@ -29,31 +30,20 @@ fn long_commands_show_progress_and_stop() {
     assert!(shown.contains('\u{1b}'), "no progress at a terminal: {shown:?}");
 }
 
-fn signal(child: &std::process::Child, which: rustix::process::Signal) {
-    rustix::process::kill_process(rustix::process::Pid::from_child(child), which).expect("it runs");
-}
-
 #[test]
 fn one_signal_ends_what_waits_for_input() {
     let Some(devices) = corpus::obtain("default") else { return };
-    let mut child = Command::new(PROGRAM)
-        .arg(&devices.data)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("it starts");
-    std::thread::sleep(Duration::from_millis(1500));
-    assert!(child.try_wait().expect("a child").is_none(), "it did not wait for commands");
-    signal(&child, rustix::process::Signal::TERM);
-    let since = Instant::now();
-    let mut ended = None;
-    while ended.is_none() && since.elapsed() < Duration::from_secs(30) {
-        std::thread::sleep(Duration::from_millis(50));
-        ended = child.try_wait().expect("a child");
-    }
-    let _ = child.kill();
-    assert_eq!(ended.and_then(|e| e.code()), Some(130), "after {:?}", since.elapsed());
-    assert!(since.elapsed() < Duration::from_secs(5), "one signal took {:?}", since.elapsed());
+    let mut command = Command::new(PROGRAM);
+    let mut running = Running::start(command.arg(&devices.data).stdin(Stdio::piped())).expect("it starts");
+    // When it has answered, it waits for the next command.
+    let mut input = running.child().stdin.take().expect("a pipe");
+    input.write_all(b"sb 0\nprint magicnum\n").expect("it reads");
+    running.wait_for(|out, _| out.contains("0x58465342")).expect("an answer");
+    running.signal(Signal::TERM).expect("it runs");
+    let ended = running.finish().expect("it ends");
+    assert_eq!(ended.code, Some(130), "{ended:?}");
+    assert!(ended.took < Duration::from_secs(5), "one signal took {:?}", ended.took);
+    drop(input);
 }
 
 #[test]
@@ -96,15 +86,19 @@ fn commands_from_what_is_no_file_end_with_a_sentence() {
 
     // An open pipe on which nothing comes is waited for, until Ctrl-C.
     let command = format!("source {}", pipe.display());
-    let child = Command::new(PROGRAM).args(["-c", &command]).arg(&devices.data).stderr(Stdio::piped()).spawn();
-    let mut child = child.expect("it starts");
+    let mut running =
+        Running::start(Command::new(PROGRAM).args(["-c", &command]).arg(&devices.data)).expect("it starts");
     let _writer = std::fs::File::options().read(true).write(true).open(&pipe).expect("the pipe");
-    std::thread::sleep(Duration::from_millis(2500));
-    assert!(child.try_wait().expect("a child").is_none(), "it did not wait");
-    signal(&child, rustix::process::Signal::INT);
-    let since = Instant::now();
-    assert_eq!(child.wait().expect("a child").code(), Some(130));
-    assert!(since.elapsed() < Duration::from_secs(5), "Ctrl-C took {:?}", since.elapsed());
+    let fds = format!("/proc/{}/fd", running.child().id());
+    let reads = |_: &str, _: &str| {
+        let links = std::fs::read_dir(&fds).into_iter().flatten().flatten();
+        links.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|to| to == pipe)
+    };
+    running.wait_for(reads).expect("it opens the pipe");
+    running.signal(Signal::INT).expect("it waits");
+    let ended = running.finish().expect("it ends");
+    assert_eq!(ended.code, Some(130), "{ended:?}");
+    assert!(ended.took < Duration::from_secs(5), "Ctrl-C took {:?}", ended.took);
 }
 
 #[test]
@@ -118,23 +112,15 @@ fn a_restore_shows_progress_and_leaves_nothing_when_stopped() {
     xfsr_tests::run("xfs_metadump", &["-o".as_ref(), devices.data.as_os_str(), dump.as_os_str()]).expect("a dump");
     // Each write takes so long that all together take minutes.
     let slow = ["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64", "-e", "inject=pwrite64:delay_exit=50000"];
-    let child = Command::new("strace")
-        .args(slow)
-        .args(["--", PROGRAM, "--progress=json", "--restore"])
-        .args([&dump, &image])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    std::thread::sleep(Duration::from_secs(3));
+    let mut command = Command::new("strace");
+    command.args(slow).args(["--", PROGRAM, "--progress=json", "--restore"]).args([&dump, &image]).stdin(Stdio::null());
+    let mut running = Running::start(&mut command).expect("it starts");
+    running.wait_for(|_, err| err.contains("\"phase\":\"restore\"")).expect("progress");
     assert!(image.exists(), "nothing was begun");
-    signal(&child, rustix::process::Signal::INT);
-    let ended = child.wait_with_output().expect("it ends");
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(130), "{said}");
+    running.signal(Signal::INT).expect("it runs");
+    let Ended { code, err: said, .. } = running.finish().expect("it ends");
+    assert_eq!(code, Some(130), "{said}");
     assert!(!image.exists(), "the half image was left");
-    let (lines, last): (Vec<&str>, Vec<&str>) = said.lines().partition(|l| l.starts_with('{'));
-    assert!(lines.iter().any(|l| l.contains("\"phase\":\"restore\"")), "{said}");
+    let last: Vec<&str> = said.lines().filter(|l| !l.starts_with('{')).collect();
     assert_eq!(last, ["xfsr-db: stopped before the end"], "{said}");
 }

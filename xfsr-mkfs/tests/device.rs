@@ -1,12 +1,14 @@
 //! Block devices: their geometry, what is discarded, and what is left when it is interrupted.
 
+use rustix::process::Signal;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use xfsr_tests::interact::{Ended, Running};
 use xfsr_tests::oracle::{self, Guest, GuestJob, Loop};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_xfsr-mkfs");
@@ -163,7 +165,7 @@ fn slowed(path: &Path, micros: u32) -> Command {
     let inject = format!("inject=ioctl,fallocate:delay_exit={micros}");
     command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=ioctl,fallocate", "-e", &inject, "--"]);
     command.arg(PROGRAM).args(["-q", "-f", "--progress=json"]).arg(path);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(Stdio::null());
     command
 }
 
@@ -180,16 +182,12 @@ fn a_long_discard_tells_its_progress_and_can_be_interrupted() {
     let mark = |byte: u8| image.as_file().write_all_at(&[byte; 4096], 29 << 30).expect("writing");
     mark(0xa5);
 
-    let child = slowed(device.path(), 250_000).spawn().expect("it starts");
-    std::thread::sleep(Duration::from_millis(2500));
-    let since = Instant::now();
-    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)
-        .expect("a signal");
-    let ended = child.wait_with_output().expect("it ends");
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(130), "{said}");
-    assert!(since.elapsed() < Duration::from_secs(5), "Ctrl-C took {:?}", since.elapsed());
-    assert!(said.contains("\"phase\":\"discard\""), "no progress: {said}");
+    let mut running = Running::start(&mut slowed(device.path(), 250_000)).expect("it starts");
+    running.wait_for(|_, err| err.contains("\"phase\":\"discard\"")).expect("progress");
+    running.signal(Signal::INT).expect("a signal");
+    let Ended { code, err: said, took, .. } = running.finish().expect("it ends");
+    assert_eq!(code, Some(130), "{said}");
+    assert!(took < Duration::from_secs(5), "Ctrl-C took {took:?}");
     assert!(said.contains("holds no filesystem now") && said.contains("make it again"), "{said}");
     let mut last = [0; 4096];
     image.as_file().read_exact_at(&mut last, 29 << 30).expect("reading");

@@ -128,3 +128,9 @@ fn wrong_usage_and_missing_files_have_their_own_codes() {
     assert_eq!(scrub(&["-n".into(), "-e".into(), "shutdown".into(), "/nonexistent".into()]).code, 8);
     assert_eq!(scrub(&["-n".into(), "/nonexistent".into()]).code, 4);
 }
+
+#[test]
+fn it_tells_its_version() {
+    let v = scrub(&["-V".into()]);
+    assert_eq!((v.code, v.output.trim_end()), (0, concat!("xfsr-scrub ", env!("CARGO_PKG_VERSION"))));
+}

@@ -5,7 +5,7 @@ use super::mutate::{Base, change, seal};
 use crate::corpus;
 use crate::memory::Memory;
 use libxfsr::cache::OnDamage;
-use libxfsr::check::check;
+use libxfsr::check::survey;
 use libxfsr::control::Control;
 use libxfsr::dir;
 use libxfsr::engine::replayed_view;
@@ -14,7 +14,7 @@ use libxfsr::inode::file::{self, Inode};
 use libxfsr::journal::LogState;
 use libxfsr::mkfs::write::{Targets, WriteOptions, write};
 use libxfsr::mkfs::{Devices, Options, Topology, plan};
-use libxfsr::spaceman::{Bins, Freesp, Image, MapRange, SpaceBackend, collect};
+use libxfsr::spaceman::{Bins, Device, Freesp, Image, MapRange, SpaceBackend, collect};
 use libxfsr::target::Target;
 use libxfsr::units::Ino;
 use libxfsr::volume::Volume;
@@ -122,8 +122,8 @@ pub fn exercise(data: Memory, rt: Option<Memory>) {
 }
 
 fn examine(volume: Volume) {
-    if let Ok(outcome) = check(&volume, &Control::none()) {
-        for f in &outcome.findings {
+    if let Ok(survey) = survey(&volume, &Control::none()) {
+        for f in &survey.outcome.findings {
             assert!(!f.to_string().is_empty() && !f.code().is_empty());
         }
     }
@@ -176,12 +176,17 @@ fn space(volume: Volume) {
     let none = Control::none();
     let _ = image.info().map(|i| i.render());
     let _ = image.frag(&none).map(|f| f.factor() + f.average());
-    let what = Freesp { realtime: false, ags: Vec::new(), bins: Bins::Powers(2), each_extent: false };
-    let _ = collect(&image, &what, &none).map(|s| s.average());
-    let mut mappings = 0u64;
-    let _ = image.fsmap(MapRange::ALL, &none, &mut |m| {
-        mappings += 1;
-        let _ = m.owner.name();
-        ControlFlow::Continue(())
-    });
+    for realtime in [false, true] {
+        let what = Freesp { realtime, ags: Vec::new(), bins: Bins::Powers(2), each_extent: false };
+        let _ = collect(&image, &what, &none).map(|s| s.average());
+    }
+    let part = |device| MapRange { device: Some(device), first: 1 << 20, last: (20 << 20) + 511 };
+    for range in [MapRange::ALL, MapRange::of(Device::Realtime), part(Device::Data), part(Device::Realtime)] {
+        let mut mappings = 0u64;
+        let _ = image.fsmap(range, &none, &mut |m| {
+            mappings += 1;
+            let _ = m.owner.name();
+            ControlFlow::Continue(())
+        });
+    }
 }

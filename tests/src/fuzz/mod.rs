@@ -68,6 +68,24 @@ pub fn target(name: &str) -> &'static Target {
     TARGETS.iter().find(|t| t.name == name).unwrap_or_else(|| panic!("no fuzz target {name}"))
 }
 
+/// The target that a piece of an image, by the name of its structure, is a seed of.
+pub fn target_of(name: &str) -> &'static str {
+    match name {
+        "sb" => "superblock",
+        "agf" | "agi" | "agfl" => "ag_headers",
+        "inode" => "inode",
+        "log" => "log_record",
+        "symlink" => "symlink",
+        "attrleaf" | "attrremote" => "attribute_block",
+        "dquot" => "dquot",
+        "rtbitmap" | "rtsummary" | "rtbitmap-bare" | "rtsummary-bare" | "rgsuper" => "realtime",
+        "bnobt" | "cntbt" | "inobt" | "finobt" | "rmapbt" | "refcountbt" | "bmbt" | "rtrmapbt" | "rtrefcountbt" => {
+            "btree_block"
+        }
+        _ => "directory_block",
+    }
+}
+
 /// Bytes in front of a target's input: geometry, choice, and the address in 512-byte units.
 pub const HEAD: usize = 6;
 
