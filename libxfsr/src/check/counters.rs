@@ -3,17 +3,17 @@
 use super::Findings;
 use super::ag::AgState;
 use crate::error::{Corruption, Rule, Severity};
-use crate::space::Totals;
+use crate::space::Counters;
 use crate::units::AgNumber;
 use crate::volume::Volume;
 
 pub(super) fn check(volume: &Volume, ags: &[AgState], found: &Findings<'_>) {
-    let mut real = Totals::default();
+    let mut real = Counters::default();
     for a in ags {
         let (Some(agf), Some(agi)) = (&a.agf, &a.agi) else {
             return found.skip("fscounters", format_args!("the headers of AG {} cannot be used", a.ag));
         };
-        real += Totals::of(agf, agi);
+        real += Counters::of(agf, agi);
     }
     let sb = &volume.superblock;
     if volume.superblock_from != AgNumber(0) {

@@ -40,6 +40,7 @@ pub const MAX_FINDINGS: usize = 100_000;
 
 /// What was looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct Counts {
     /// Allocation groups.
     pub ags: u64,
@@ -59,6 +60,7 @@ pub struct Counts {
 
 /// A part that was not examined, and why.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
 pub struct NotChecked {
     /// The structure.
     pub what: &'static str,
@@ -99,6 +101,7 @@ pub struct Totals {
 
 /// What a caller may leave out of a check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// Whether the usage that quota files claim is compared with what all inodes use. What is left out stands in
     /// [`Outcome::not_applicable`].
@@ -113,6 +116,7 @@ impl Default for Options {
 
 /// A device that was in use when it was opened: what was read from it may be inconsistent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
 pub struct UsedDevice {
     /// The device or file, escaped.
     pub device: String,
@@ -123,6 +127,7 @@ pub struct UsedDevice {
 /// What a check found.
 #[derive(Debug, Default)]
 #[must_use]
+#[non_exhaustive]
 pub struct Outcome {
     /// Findings: first what breaks a rule of its own, then what disagrees with something else; then in the order of the place.
     /// Of more than [`MAX_FINDINGS`] the worse ones are kept.

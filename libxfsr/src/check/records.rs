@@ -53,7 +53,8 @@ impl Tree<'_> {
             if cow && valid {
                 staging.push((start, count));
             }
-            let touches = |b: &RefcountRec| u64::from(b.startblock.get()) + u64::from(b.blockcount.get()) == raw.into();
+            let touches =
+                |b: &RefcountRec| u64::from(b.startblock.get()) + u64::from(b.blockcount.get()) == u64::from(raw);
             if !cow && before.is_some_and(|b| b.refcount == r.refcount && touches(b)) {
                 self.found.add(self.bad("recs", Rule::Unmerged, start).found("a record that continues the one before"));
             }

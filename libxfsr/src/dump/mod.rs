@@ -25,6 +25,7 @@ pub enum Header {
 
 /// What was read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Dumped {
     /// How it was made.
     pub header: Header,

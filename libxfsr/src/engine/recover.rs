@@ -9,7 +9,7 @@ use crate::format::superblock::{SUPERBLOCK, Superblock};
 use crate::inode::{Inode, file, fork};
 use crate::journal::{LogState, Replayed, close, log_state, replay};
 use crate::realtime::free_runs;
-use crate::space::Totals;
+use crate::space::Counters;
 use crate::target::{Overlay, Target};
 use crate::units::{AgNumber, BASIC_BLOCK, Daddr, FileBlock, Ino, Lsn};
 use crate::volume::{DEFAULT_CACHE, Volume};
@@ -73,7 +73,7 @@ fn recount(volume: &Volume, target: &dyn Target, control: &Control<'_>) -> Resul
         // It would get a checksum that hides what is wrong with it.
         return Ok(Some(Error::unsupported("the primary superblock cannot be used")));
     }
-    let sums = match totals(volume, control) {
+    let sums = match counters(volume, control) {
         Err(Error::Stopped) => return Err(Error::Stopped),
         sums => sums,
     };
@@ -101,11 +101,11 @@ fn recount(volume: &Volume, target: &dyn Target, control: &Control<'_>) -> Resul
 }
 
 /// What all AGs count.
-fn totals(volume: &Volume, control: &Control<'_>) -> Result<Totals> {
+fn counters(volume: &Volume, control: &Control<'_>) -> Result<Counters> {
     if let Some(short) = volume.shortfall() {
         return Err(short.into());
     }
-    let mut sums = Totals::default();
+    let mut sums = Counters::default();
     for ag in volume.ags() {
         control.check()?;
         let (agf, agi) =
@@ -113,7 +113,7 @@ fn totals(volume: &Volume, control: &Control<'_>) -> Result<Totals> {
         let short = || Error::invalid("a sector that holds no AG header");
         let (agf, _) = Agf::ref_from_prefix(&agf).map_err(|_| short())?;
         let (agi, _) = Agi::ref_from_prefix(&agi).map_err(|_| short())?;
-        sums += Totals::of(agf, agi);
+        sums += Counters::of(agf, agi);
     }
     Ok(sums)
 }

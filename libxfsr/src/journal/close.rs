@@ -65,6 +65,7 @@ impl Log {
 ///
 /// # Errors
 /// [`Error::MissingDevice`] where the log's device was not given; I/O errors.
+#[doc(hidden)] // until a program writes to a log
 pub fn close(volume: &Volume, end: &End) -> Result<()> {
     let Some(log) = Log::open(volume)? else {
         return Err(Error::MissingDevice { device: Device::Log });

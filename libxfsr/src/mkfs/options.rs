@@ -129,6 +129,7 @@ pub struct RealtimeOptions {
 
 /// What is known of one device or file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Topology {
     /// Bytes that it holds.
     pub size: u64,

@@ -1,7 +1,7 @@
 //! Space of an AG: where its trees live, and what its headers count.
 
+mod counters;
 mod store;
-mod totals;
 
+pub use counters::Counters;
 pub use store::{AgStore, AgTree};
-pub use totals::Totals;

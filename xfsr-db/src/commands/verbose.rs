@@ -92,12 +92,12 @@ fn everything(s: &Session, usage: &Usage, control: &Control<'_>) -> Result<(), l
         libxfsr::realtime::free_runs(&s.volume, bitmap, g.rt_extents, &mut |start, count| {
             let unit = u64::from(g.rt_extent_size);
             for b in start.0.saturating_mul(unit)..start.0.saturating_add(count).saturating_mul(unit) {
-                if b.is_multiple_of(4096) && control.check().is_err() {
+                if s.out.broken() || b.is_multiple_of(4096) && control.check().is_err() {
                     return ControlFlow::Break(());
                 }
                 say!(s, "setting rtblock {b} to rtfree");
             }
-            if s.out.broken() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            ControlFlow::Continue(())
         })?;
     }
     scan::for_each_used(&s.volume, control, &mut |seen| {

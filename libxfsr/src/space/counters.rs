@@ -5,7 +5,7 @@ use std::ops::AddAssign;
 
 /// The counters of the superblock as the AGs have them.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Totals {
+pub struct Counters {
     /// Inodes that have a place, used or free.
     pub inodes: u64,
     /// Free inodes.
@@ -15,7 +15,7 @@ pub struct Totals {
     pub free_blocks: u64,
 }
 
-impl Totals {
+impl Counters {
     /// Those of one AG.
     pub fn of(agf: &Agf, agi: &Agi) -> Self {
         Self {
@@ -26,7 +26,7 @@ impl Totals {
     }
 }
 
-impl AddAssign for Totals {
+impl AddAssign for Counters {
     fn add_assign(&mut self, other: Self) {
         self.inodes = self.inodes.saturating_add(other.inodes);
         self.free_inodes = self.free_inodes.saturating_add(other.free_inodes);
