@@ -213,10 +213,10 @@ impl Store for PoolTree<'_> {
 }
 
 impl StoreMut for PoolTree<'_> {
-    fn identity(&self, at: Ptr) -> Identity {
-        let daddr = self.daddr(at).expect("a block of the AG");
-        let g = &self.volume.geometry;
-        Identity::new(self.tree.block_type(), g, daddr, self.ag.0.into()).expect("a type of btree blocks")
+    fn identity(&self, at: Ptr) -> Result<Identity> {
+        let (g, daddr) = (&self.volume.geometry, self.daddr(at)?);
+        let identity = Identity::new(self.tree.block_type(), g, daddr, self.ag.0.into());
+        Ok(identity.expect("a type of btree blocks"))
     }
     fn reserve(&mut self, blocks: u32) -> Result<()> {
         if self.pool.len() < blocks as usize { Err(Error::unsupported("no block is left")) } else { Ok(()) }

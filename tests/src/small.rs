@@ -165,8 +165,8 @@ impl Store for SmallTree {
 }
 
 impl StoreMut for SmallTree {
-    fn identity(&self, at: Ptr) -> Identity {
-        Identity { magic: 0x1234_5678, blkno: at.0 * 8, uuid: *b"sixteen octets..", owner: 7 }
+    fn identity(&self, at: Ptr) -> Result<Identity> {
+        Ok(Identity { magic: 0x1234_5678, blkno: at.0 * 8, uuid: *b"sixteen octets..", owner: 7 })
     }
     fn reserve(&mut self, blocks: u32) -> Result<()> {
         self.call()?;

@@ -174,7 +174,7 @@ pub(super) fn write_fresh<S: StoreMut>(
     (left, right): (Option<Ptr>, Option<Ptr>),
     entries: &Entries,
 ) -> Result<()> {
-    let (identity, width) = (store.identity(at), store.width());
+    let (identity, width) = (store.identity(at)?, store.width());
     let shape = Shape::block(&store.layout(), width, store.block_size(), number(level)?);
     store.fresh(at, &mut |bytes| {
         let header = match width {

@@ -146,9 +146,9 @@ impl Store for MemTree {
 }
 
 impl StoreMut for MemTree {
-    fn identity(&self, at: Ptr) -> Identity {
+    fn identity(&self, at: Ptr) -> Result<Identity> {
         let blkno = at.0.saturating_mul(BLOCK as u64 / 512);
-        Identity { magic: MAGIC, blkno, uuid: self.geometry.meta_uuid, owner: 0 }
+        Ok(Identity { magic: MAGIC, blkno, uuid: self.geometry.meta_uuid, owner: 0 })
     }
     fn reserve(&mut self, _blocks: u32) -> Result<()> {
         Ok(())

@@ -121,7 +121,10 @@ pub type Change<'c> = &'c mut dyn FnMut(&mut [u8]) -> Result<()>;
 /// lack of space is told while nothing is changed yet. Checksums and LSNs are not the tree's affair: whoever writes a block back seals it.
 pub trait StoreMut: Store {
     /// What a block of the tree at that place says of itself.
-    fn identity(&self, at: Ptr) -> Identity;
+    ///
+    /// # Errors
+    /// When no block can be there.
+    fn identity(&self, at: Ptr) -> Result<Identity>;
     /// Makes sure that the next `blocks` calls of [`StoreMut::allocate`] get a block. It promises that for the change that follows and
     /// adds nothing to what was reserved before it.
     ///
