@@ -44,17 +44,22 @@
     )
 )]
 
+// Where disk bytes are decoded and compared a conversion that cuts a number off says why it may.
+#[cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss))]
 pub mod attr;
 pub mod btree;
 pub mod cache;
+#[cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss))]
 pub mod check;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod control;
+#[cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss))]
 pub mod dir;
 pub mod dump;
 pub mod engine;
 pub mod error;
+#[cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss))]
 pub mod format;
 pub mod geometry;
 pub mod inode;

@@ -102,12 +102,23 @@ impl Lsn {
     }
     /// The log cycle, from 1.
     pub const fn cycle(self) -> u32 {
-        (self.0 >> 32) as u32
+        halves(self.0).0
     }
     /// The 512-byte block in the log.
     pub const fn block(self) -> u32 {
-        self.0 as u32
+        halves(self.0).1
     }
+}
+
+/// A number as a length or an index in memory. What is larger than memory can be is the largest there is, which nothing has.
+pub(crate) fn to_usize(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+/// The upper and the lower half of a number that two are packed in.
+#[expect(clippy::cast_possible_truncation, reason = "what is cut off is the other half")]
+pub(crate) const fn halves(n: u64) -> (u32, u32) {
+    ((n >> 32) as u32, n as u32)
 }
 
 impl Daddr {

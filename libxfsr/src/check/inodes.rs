@@ -13,7 +13,7 @@ use crate::format::dir::FileType;
 use crate::format::inode::{Dinode, check_dinode, verify_dinode};
 use crate::geometry::Geometry;
 use crate::inode::scan;
-use crate::units::{AgBlock, AgIno, AgNumber, Daddr, Ino};
+use crate::units::{AgBlock, AgIno, AgNumber, Daddr, Ino, halves};
 use crate::volume::Volume;
 use rayon::prelude::*;
 use std::ops::ControlFlow;
@@ -134,7 +134,7 @@ impl<'a> Table<'a> {
     }
     /// Links that were seen.
     pub(super) fn links(&self, slot: usize) -> u32 {
-        self.links.get(slot).map_or(0, |n| n.load(Ordering::Relaxed) as u32)
+        self.links.get(slot).map_or(0, |n| halves(n.load(Ordering::Relaxed)).1)
     }
     /// Notes a link that is no entry of another directory.
     pub(super) fn link(&self, slot: usize) {
@@ -144,12 +144,12 @@ impl<'a> Table<'a> {
     pub(super) fn enter(&self, slot: usize, above: usize) {
         let above = u64::from(u32::try_from(above).unwrap_or(u32::MAX));
         let Some(n) = self.links.get(slot) else { return };
-        let next = |old: u64| Some((old >> 32).min(above) << 32 | u64::from((old as u32).saturating_add(1)));
+        let next = |old: u64| Some((old >> 32).min(above) << 32 | u64::from(halves(old).1.saturating_add(1)));
         let _ = n.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
     /// A directory that has an entry for it.
     pub(super) fn above(&self, slot: usize) -> Option<Ino> {
-        let above = (self.links.get(slot)?.load(Ordering::Relaxed) >> 32) as u32;
+        let (above, _) = halves(self.links.get(slot)?.load(Ordering::Relaxed));
         self.ino(Some(above).filter(|a| *a != u32::MAX)? as usize)
     }
     /// The inode of a slot.
@@ -158,8 +158,8 @@ impl<'a> Table<'a> {
         let ag = self.ags.partition_point(|c| c.base <= slot).checked_sub(1)?;
         let chunks = self.ags.get(ag)?;
         let within = slot - chunks.base;
-        let agino = chunks.starts.get(within / 64)?.checked_add((within % 64) as u32)?;
-        Some(self.geometry.join_ino(AgNumber(ag as u32), AgIno(agino)))
+        let agino = chunks.starts.get(within / 64)?.checked_add(u32::try_from(within % 64).ok()?)?;
+        Some(self.geometry.join_ino(AgNumber(u32::try_from(ag).ok()?), AgIno(agino)))
     }
     /// Whether an inode is in use whose core cannot be trusted.
     pub(super) fn is_broken(&self, slot: usize) -> bool {
@@ -174,11 +174,11 @@ impl<'a> Table<'a> {
 
     /// Every inode in use, with its slot.
     pub(super) fn used(&self) -> impl Iterator<Item = (Ino, usize)> + '_ {
-        self.ags.iter().enumerate().flat_map(move |(ag, c)| {
+        self.ags.iter().zip(0u32..).flat_map(move |(c, ag)| {
             c.starts.iter().enumerate().flat_map(move |(i, s)| {
                 (0..64u32).filter_map(move |n| {
                     let slot = c.base + i * 64 + n as usize;
-                    let ino = self.geometry.join_ino(AgNumber(ag as u32), AgIno(s.saturating_add(n)));
+                    let ino = self.geometry.join_ino(AgNumber(ag), AgIno(s.saturating_add(n)));
                     self.is_used(slot).then_some((ino, slot))
                 })
             })

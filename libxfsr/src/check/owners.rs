@@ -125,7 +125,8 @@ pub(super) fn shared_runs(list: impl Iterator<Item = Observed>) -> Vec<Shared> {
         if depth < 2 || from >= to {
             return;
         }
-        let (from, count, depth) = (from as u32, (to - from) as u32, u32::try_from(depth).unwrap_or(u32::MAX));
+        let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        let (from, count, depth) = (narrow(from), narrow(to - from), u32::try_from(depth).unwrap_or(u32::MAX));
         match runs.last_mut() {
             Some((s, n, d)) if *d == depth && *s + *n == from => *n += count,
             _ => runs.push((from, count, depth)),

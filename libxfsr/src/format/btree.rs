@@ -9,7 +9,7 @@ use super::{
 };
 use crate::error::{Corruption, Rule, Verdict};
 use crate::geometry::Geometry;
-use crate::units::{Daddr, NULL_AGBLOCK, NULL_FSBLOCK};
+use crate::units::{Daddr, NULL_AGBLOCK, NULL_FSBLOCK, halves};
 use std::mem::offset_of;
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::little_endian::U32 as Le32;
@@ -349,7 +349,7 @@ impl Identity {
             blkno: U64::new(self.blkno),
             lsn: U64::ZERO,
             uuid: self.uuid,
-            owner: U32::new(self.owner as u32),
+            owner: U32::new(halves(self.owner).1),
             crc: Le32::ZERO,
         }
     }

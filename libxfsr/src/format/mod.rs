@@ -105,11 +105,17 @@ pub fn stored_checksum(bytes: &[u8], crc_offset: usize) -> u32 {
     }
 }
 
+/// Size of an on-disk structure.
+#[expect(clippy::cast_possible_truncation, reason = "the largest is a block")]
+pub(crate) const fn size32<T>() -> u32 {
+    size_of::<T>() as u32
+}
+
 /// Computes and stores the CRC at `crc_offset`.
 pub fn seal_checksum(bytes: &mut [u8], crc_offset: usize) {
     let c = checksum(bytes, crc_offset);
     if let Some(b) = bytes.get_mut(crc_offset..).and_then(|b| b.first_chunk_mut::<4>()) {
-        *b = [c as u8, (c >> 8) as u8, (c >> 16) as u8, (c >> 24) as u8];
+        *b = zerocopy::little_endian::U32::new(c).to_bytes();
     }
 }
 

@@ -1,7 +1,9 @@
 //! Blocks that hold a part of a value each, behind a header that says which: remote values of attributes and targets of symbolic
 //! links. Both have the same header; the magic number tells them apart.
 
-use super::{Context, check_address, check_crc, check_magic, check_owner, check_uuid, put_lsn, seal_checksum, view};
+use super::{
+    Context, check_address, check_crc, check_magic, check_owner, check_uuid, put_lsn, seal_checksum, size32, view,
+};
 use crate::error::{Corruption, Rule};
 use crate::geometry::Geometry;
 use crate::units::Lsn;
@@ -31,7 +33,7 @@ const _: () = assert!(offset_of!(PartHeader, crc) == 12);
 
 /// Bytes of a value that one block holds.
 pub fn payload_size(geometry: &Geometry) -> u32 {
-    geometry.block_size.saturating_sub(size_of::<PartHeader>() as u32)
+    geometry.block_size.saturating_sub(size32::<PartHeader>())
 }
 
 /// Blocks of a value of `length` bytes.

@@ -7,7 +7,7 @@
 
 use super::{
     BlockType, Context, check_address, check_crc, check_magic, check_owner, check_uuid, lsn_at, put_lsn, seal_checksum,
-    view,
+    size32, view,
 };
 use crate::error::{Corruption, Rule, Verdict};
 use crate::geometry::Geometry;
@@ -60,7 +60,7 @@ pub fn has_headers(geometry: &Geometry) -> bool {
 
 /// Words in a block of bitmap or summary.
 pub fn words_per_block(geometry: &Geometry) -> u32 {
-    let header = if has_headers(geometry) { size_of::<RtBlockHeader>() as u32 } else { 0 };
+    let header = if has_headers(geometry) { size32::<RtBlockHeader>() } else { 0 };
     geometry.block_size.saturating_sub(header) / 4
 }
 

@@ -205,7 +205,7 @@ impl Volume {
         let consistent = |offset: u64| {
             let (sb, g) = read_superblock(data, offset).ok()?;
             let ag_bytes = u64::from(g.agblocks) << g.block_log;
-            let ag = (offset / ag_bytes) as u32;
+            let ag = u32::try_from(offset / ag_bytes).ok()?;
             (offset.is_multiple_of(ag_bytes) && ag < g.ag_count).then_some((AgNumber(ag), sb, g))
         };
         match offsets.iter().find_map(|o| consistent(*o)) {

@@ -11,7 +11,7 @@ use crate::format::dir::{
 };
 use crate::format::inode::Dinode;
 use crate::inode::fork::extents;
-use crate::units::{FileBlock, FsBlock};
+use crate::units::{FileBlock, FsBlock, to_usize};
 use rayon::prelude::*;
 use std::ops::ControlFlow;
 use zerocopy::FromBytes;
@@ -56,7 +56,7 @@ impl Map {
             let first = e.offset / step * step;
             let end = e.offset.saturating_add(e.count).min(to);
             let blocks: Vec<u64> =
-                (first..end).step_by(step as usize).filter(|b| last.is_none_or(|l| *b > l)).collect();
+                (first..end).step_by(to_usize(step)).filter(|b| last.is_none_or(|l| *b > l)).collect();
             last = blocks.last().copied().or(last);
             blocks
         })
@@ -177,7 +177,7 @@ impl<'a> Dir<'a> {
             whole &= part.whole;
             index.extend_from_slice(&part.index);
             for (at, best) in part.bests {
-                let n = (at / step) as usize;
+                let n = to_usize(at / step);
                 if n >= bests.len() && n < (1 << 24) {
                     bests.resize(n + 1, NULL_DATA_OFFSET);
                 }

@@ -10,6 +10,7 @@ use crate::format::da::fold_case;
 use crate::format::dir::{ShortDir, entry_at, same_name, split_address};
 use crate::geometry::Geometry;
 use crate::text::escape;
+use crate::units::halves;
 use rayon::prelude::*;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -17,7 +18,9 @@ const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
 fn mix(state: u64, word: u64) -> u64 {
     let product = u128::from(state ^ word) * u128::from(FACTOR);
-    (product as u64) ^ (product >> 64) as u64
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are used")]
+    let folded = (product as u64) ^ (product >> 64) as u64;
+    folded
 }
 
 /// The eight bytes from `at` on, which are there.
@@ -80,8 +83,9 @@ fn repeated(mut all: Vec<u64>) -> Vec<u64> {
     let mask = (all.len() * 2).next_power_of_two() - 1;
     let mut table = vec![0u32; mask + 1];
     for value in &all {
-        let tag = (value >> 32) as u32 | 1;
-        let first = *value as usize & mask;
+        let (high, low) = halves(*value);
+        let tag = high | 1;
+        let first = low as usize & mask;
         let place =
             (0..MAX_PROBES).map(|n| (first + n) & mask).find(|at| table.get(*at).is_some_and(|t| [0, tag].contains(t)));
         match place.and_then(|at| table.get_mut(at)) {

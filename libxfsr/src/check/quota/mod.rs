@@ -19,7 +19,7 @@ use crate::format::features::QuotaFlags;
 use crate::format::inode::{Format, MetaType};
 use crate::format::quota::{DiskDquot, DquotSlot, DquotType, SLOT_SIZE, slots_per_block, verify_slot};
 use crate::inode::Inode;
-use crate::units::{AgNumber, FileBlock, FsBlock, Ino};
+use crate::units::{AgNumber, FileBlock, FsBlock, Ino, to_usize};
 use crate::volume::Volume;
 use std::collections::HashMap;
 use usage::Used;
@@ -233,7 +233,7 @@ impl File<'_> {
             while done < e.count {
                 control.check()?;
                 let blocks = (e.count - done).min(PIECE / size as u64).max(1);
-                bytes.resize(blocks as usize * size, 0);
+                bytes.resize(to_usize(blocks).saturating_mul(size), 0);
                 let read = match g.fsblock_to_daddr(FsBlock(e.start + done)) {
                     Some(d) => self.volume.data_target().read_at(&mut bytes, d.bytes()),
                     // The pass over inodes has told of a place that does not exist.

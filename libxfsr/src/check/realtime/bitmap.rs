@@ -9,7 +9,7 @@ use crate::format::btree::Extent;
 use crate::format::inode::{Flags, Format};
 use crate::format::realtime::{Words, block_types, extents_per_block, summary_index, words_per_block};
 use crate::inode::Inode;
-use crate::units::{FileBlock, FsBlock, Ino};
+use crate::units::{FileBlock, FsBlock, Ino, to_usize};
 
 /// What the bitmap says.
 pub(super) struct Bitmap {
@@ -215,7 +215,7 @@ impl<'a> Section<'a> {
                 continue;
             };
             let words = Words::of(&block, g);
-            for (start, count) in words.runs(bits as usize) {
+            for (start, count) in words.runs(to_usize(bits)) {
                 let (a, b) = (first + start as u64, first + (start + count) as u64);
                 if run.1 == a && run.0 < run.1 {
                     run.1 = b;
@@ -224,7 +224,7 @@ impl<'a> Section<'a> {
                     run = (a, b);
                 }
             }
-            if words.runs(per_block as usize).any(|(s, c)| (s + c) as u64 > bits) {
+            if words.runs(to_usize(per_block)).any(|(s, c)| (s + c) as u64 > bits) {
                 let c = file.bad("bits", Rule::Extra, Some(n)).severity(Severity::CrossReference);
                 self.found.add(c.found("bits behind the last realtime extent").expected("zeroes"));
             }

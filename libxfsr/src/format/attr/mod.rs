@@ -20,7 +20,7 @@ pub use short::{ShortAttr, ShortAttrs, ShortHeader, verify_short};
 use super::{BlockType, Context, da, dir};
 use crate::error::{Corruption, Rule, Verdict};
 use crate::geometry::Geometry;
-use crate::units::Ino;
+use crate::units::{Ino, halves};
 use bitflags::bitflags;
 use zerocopy::big_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -87,7 +87,8 @@ impl ParentRec {
 /// Hash of a parent pointer: that of the name in a directory, mixed with both halves of the parent's number. Pointers from
 /// two directories with one name so get different hashes; equal hashes are legal nevertheless.
 pub fn parent_hash(geometry: &Geometry, name: &[u8], parent: Ino) -> u32 {
-    dir::hash_name(geometry, name) ^ (parent.0 >> 32) as u32 ^ parent.0 as u32
+    let (high, low) = halves(parent.0);
+    dir::hash_name(geometry, name) ^ high ^ low
 }
 
 /// The hash of an attribute. `value` counts only for parent pointers; one that is no [`ParentRec`] gives none.

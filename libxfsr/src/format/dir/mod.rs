@@ -23,7 +23,7 @@ use super::inode::FileKind;
 use super::{BlockType, Context, da};
 use crate::error::{Corruption, Rule, Verdict};
 use crate::geometry::Geometry;
-use crate::units::{Daddr, FileBlock, Ino};
+use crate::units::{Daddr, FileBlock, Ino, to_usize};
 
 /// Bytes of the file's address space for each section.
 pub const SECTION: u64 = 1 << 35;
@@ -146,7 +146,7 @@ pub fn split_address(geometry: &Geometry, address: u32) -> (FileBlock, usize) {
     let byte = u64::from(address) * ALIGN as u64;
     let size = u64::from(geometry.dir_block_size);
     let block = byte / size;
-    (FileBlock(block << geometry.dir_block_log), (byte % size) as usize)
+    (FileBlock(block << geometry.dir_block_log), to_usize(byte % size))
 }
 
 /// Address of the entry at `offset` of the data block that begins at file block `block`; none where it is outside the section.

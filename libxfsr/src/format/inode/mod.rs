@@ -14,7 +14,7 @@ pub use verify::{check_dinode, verify_dinode};
 
 use super::{BlockType, put_lsn, seal_checksum};
 use crate::error::ForkKind;
-use crate::units::{Ino, Lsn, NULL_AGINO};
+use crate::units::{Ino, Lsn, NULL_AGINO, halves};
 use bitflags::bitflags;
 use std::mem::offset_of;
 use zerocopy::big_endian::{U16, U32, U64};
@@ -94,7 +94,7 @@ const NANOS: u64 = 1_000_000_000;
 /// Seconds by which bigtime counts from before 1970.
 pub const BIGTIME_EPOCH: i64 = 1 << 31;
 /// Last second that bigtime can hold: the kernel's limit, in July 2486.
-pub const BIGTIME_MAX: i64 = ((u64::MAX / NANOS) & !3) as i64 - BIGTIME_EPOCH;
+pub const BIGTIME_MAX: i64 = ((u64::MAX / NANOS) & !3).cast_signed() - BIGTIME_EPOCH;
 
 impl Timestamp {
     /// Seconds since 1970 and nanoseconds. A legacy time gives its nanoseconds as they stand, even where they are no fraction
@@ -102,9 +102,10 @@ impl Timestamp {
     pub fn decode(self, bigtime: bool) -> (i64, u32) {
         let raw = self.0.get();
         if bigtime {
-            ((raw / NANOS) as i64 - BIGTIME_EPOCH, (raw % NANOS) as u32)
+            ((raw / NANOS).cast_signed() - BIGTIME_EPOCH, halves(raw % NANOS).1)
         } else {
-            (i64::from((raw >> 32) as u32 as i32), raw as u32)
+            let (seconds, nanos) = halves(raw);
+            (i64::from(seconds.cast_signed()), nanos)
         }
     }
     /// Packs a time; none where it does not fit, for times are refused and never wrapped.
@@ -117,7 +118,7 @@ impl Timestamp {
             return Some(Self(U64::new(s.checked_mul(NANOS)?.checked_add(u64::from(nanos))?)));
         }
         let s = i32::try_from(seconds).ok()?;
-        Some(Self(U64::new(u64::from(s as u32) << 32 | u64::from(nanos))))
+        Some(Self(U64::new(u64::from(s.cast_unsigned()) << 32 | u64::from(nanos))))
     }
 }
 
@@ -381,11 +382,12 @@ impl Dinode {
     /// Sets a fork's number of extents; false, and no change, where the field is too small.
     #[must_use]
     pub fn set_extents(&mut self, fork: ForkKind, count: u64) -> bool {
-        match (fork, self.nrext64()) {
-            (ForkKind::Data, true) if count <= MAX_DATA_EXTENTS.1 => self.big_nextents.set(count),
-            (ForkKind::Data, false) if count <= MAX_DATA_EXTENTS.0 => self.nextents.set(count as u32),
-            (ForkKind::Attr, true) if count <= MAX_ATTR_EXTENTS.1 => self.nextents.set(count as u32),
-            (ForkKind::Attr, false) if count <= MAX_ATTR_EXTENTS.0 => self.anextents.set(count as u16),
+        let (word, half) = (u32::try_from(count), u16::try_from(count));
+        match (fork, self.nrext64(), word, half) {
+            (ForkKind::Data, true, ..) if count <= MAX_DATA_EXTENTS.1 => self.big_nextents.set(count),
+            (ForkKind::Data, false, Ok(n), _) if count <= MAX_DATA_EXTENTS.0 => self.nextents.set(n),
+            (ForkKind::Attr, true, Ok(n), _) if count <= MAX_ATTR_EXTENTS.1 => self.nextents.set(n),
+            (ForkKind::Attr, false, _, Ok(n)) if count <= MAX_ATTR_EXTENTS.0 => self.anextents.set(n),
             _ => return false,
         }
         true

@@ -26,6 +26,10 @@ pub const LOG_BLOCK: usize = 512;
 pub const CYCLE_WORDS: usize = 64;
 /// Bytes of data for which one header keeps first words.
 pub const CYCLE_BYTES: usize = CYCLE_WORDS * LOG_BLOCK;
+/// [`LOG_BLOCK`] and [`CYCLE_BYTES`] as the numbers on disk count.
+const BLOCK_LEN: u32 = 512;
+const CYCLE_LEN: u32 = 32 << 10;
+const _: () = assert!(BLOCK_LEN as usize == LOG_BLOCK && CYCLE_LEN as usize == CYCLE_BYTES);
 /// Largest record.
 pub const MAX_RECORD: u32 = 256 << 10;
 /// `h_fmt` of logs that this library reads: little-endian Linux.
@@ -121,15 +125,11 @@ impl OpHeader {
 impl RecordHeader {
     /// Log blocks that headers take: those of the buffer size, which can be more than the data needs.
     pub fn header_blocks(&self) -> u32 {
-        if self.version.get() & 2 != 0 && self.size.get() > CYCLE_BYTES as u32 {
-            self.size.get().div_ceil(CYCLE_BYTES as u32)
-        } else {
-            1
-        }
+        if self.version.get() & 2 != 0 && self.size.get() > CYCLE_LEN { self.size.get().div_ceil(CYCLE_LEN) } else { 1 }
     }
     /// Log blocks of data.
     pub fn data_blocks(&self) -> u32 {
-        self.len.get().div_ceil(LOG_BLOCK as u32)
+        self.len.get().div_ceil(BLOCK_LEN)
     }
     /// LSN of the record.
     pub fn lsn(&self) -> Lsn {
@@ -166,10 +166,10 @@ impl RecordHeader {
         if len == 0 || len > MAX_RECORD || (self.version.get() == 2 && size > MAX_RECORD) {
             return Err(bad("len", Rule::Range).found(len).expected("1 to 262144"));
         }
-        if self.version.get() == 1 && len > CYCLE_BYTES as u32 {
+        if self.version.get() == 1 && len > CYCLE_LEN {
             return Err(bad("len", Rule::Range).found(len).expected("at most 32768 in a version 1 log"));
         }
-        if self.data_blocks() > self.header_blocks() * CYCLE_WORDS as u32 {
+        if self.data_blocks() > self.header_blocks() * (CYCLE_LEN / BLOCK_LEN) {
             return Err(bad("len", Rule::Range).found(len).expected(format_args!("at most h_size, {size}")));
         }
         Ok(())
