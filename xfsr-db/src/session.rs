@@ -1,7 +1,8 @@
 //! A session: the volume, the current position, the stack and the ring; which command does what.
 
 use crate::commands::{
-    address, btheight, convert, files, frag, fsmap, limits, logprint, names, rdump, reserves, show, space, usage,
+    address, btdump, btheight, convert, files, frag, fsmap, limits, logprint, names, rdump, reserves, show, space,
+    usage,
 };
 use crate::location::{Location, Ring};
 use crate::out::{Out, complain, say};
@@ -71,6 +72,12 @@ const COMMANDS: &[Command] = &[
     ),
     (&["blockuse"], "[-n] [-c count]", "show what the current blocks are used for", Text(usage::blockuse)),
     (&["bmap"], "[-ad]", "show the current inode's extents", Text(files::bmap)),
+    (
+        &["btdump"],
+        "[-a] [-i]",
+        "the btree from the current block or inode on: its records, with -i nodes too",
+        Text(btdump::btdump),
+    ),
     (
         &["btheight"],
         "[-b blksz] [-n recs] [-w max|min|absmax] type...",

@@ -12,6 +12,7 @@ use libxfsr::engine::replayed_view;
 use libxfsr::error::ForkKind;
 use libxfsr::inode::file::{self, Inode};
 use libxfsr::journal::LogState;
+use libxfsr::journal::listing::{self, View};
 use libxfsr::mkfs::write::{Targets, WriteOptions, write};
 use libxfsr::mkfs::{Devices, Options, Topology, plan};
 use libxfsr::spaceman::{Bins, Device, Freesp, Image, MapRange, SpaceBackend, collect};
@@ -113,11 +114,33 @@ pub fn exercise(data: Memory, rt: Option<Memory>) {
     let rt = rt.map(|rt| Arc::new(rt) as Arc<dyn Target>);
     let data: Arc<dyn Target> = Arc::new(data);
     let Ok(volume) = Volume::from_targets(data.clone(), None, rt.clone(), 8 << 20) else { return };
+    log(&volume);
     let dirty = matches!(journal::log_state(&volume), Ok(LogState::Dirty { .. }));
     examine(volume);
     // What damage in the log makes of the rest.
     if dirty && let Ok(view) = replayed_view(data, None, rt, &Control::none()) {
         examine(view.volume);
+    }
+}
+
+/// Lists the log: as much as there can be at most, and each entry is data.
+fn log(volume: &Volume) {
+    let length = u64::from(volume.geometry.log_blocks) << volume.geometry.block_log;
+    for view in [View::Recovery, View::Blocks { from: 0 }] {
+        let options = listing::Options { view, bytes: true, ..listing::Options::default() };
+        let (mut entries, mut told) = (0, 0);
+        let listed = listing::list(volume, &options, &Control::none(), &mut |e| {
+            entries += 1;
+            if entries % 16 == 0 {
+                told += serde_json::to_string(&e).expect("data").len() as u64;
+            }
+            ControlFlow::Continue(())
+        });
+        // An operation has twelve bytes at least, an item four; pending intents come twice.
+        assert!(entries <= length && told <= 64 * length, "{entries} entries, {told} bytes of a log of {length}");
+        if let Ok(totals) = listed {
+            assert!(totals.records <= length / 512 && totals.pending <= totals.items.values().sum(), "{totals:?}");
+        }
     }
 }
 

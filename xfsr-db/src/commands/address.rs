@@ -87,7 +87,7 @@ pub(crate) fn daddr(s: &mut Session, a: &[String]) -> Outcome {
     Ok(())
 }
 
-fn at_block(s: &Session, fsb: FsBlock, kind: Type) -> Result<Location, String> {
+pub(crate) fn at_block(s: &Session, fsb: FsBlock, kind: Type) -> Result<Location, String> {
     let g = &s.volume.geometry;
     let daddr = g.fsblock_to_daddr(fsb).ok_or_else(|| format!("bad fsblock {fsb}"))?;
     read(s, kind, daddr, g.block_size / 512)
@@ -147,7 +147,7 @@ pub(crate) fn dquot(s: &mut Session, a: &[String]) -> Outcome {
     Ok(())
 }
 
-fn at_file_block(s: &Session, at: FileBlock, kind: ForkKind) -> Result<Location, String> {
+pub(crate) fn at_file_block(s: &Session, at: FileBlock, kind: ForkKind) -> Result<Location, String> {
     let inode = s.current_inode()?;
     let is_dir = inode.core.is_dir() && kind == ForkKind::Data;
     let count = if is_dir { 1 << s.volume.geometry.dir_block_log } else { 1 };

@@ -1,6 +1,7 @@
 //! The commands.
 
 pub(crate) mod address;
+pub(crate) mod btdump;
 pub(crate) mod btheight;
 pub(crate) mod convert;
 pub(crate) mod files;
