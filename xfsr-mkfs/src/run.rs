@@ -11,6 +11,7 @@ use libxfsr::mkfs::write::{Targets, WriteOptions, write};
 use libxfsr::mkfs::{Devices, Plan, Topology, plan};
 use libxfsr::target::{Access, FileTarget, Target};
 use libxfsr::text::escape;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 /// Does what the arguments say.
@@ -20,6 +21,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let Some(path) = args.device.as_deref() else { bail!("no device is named; --help shows how") };
     let file_size = new_file_size(args, path)?;
+    for (option, other) in [("-l logdev", &args.log_device), ("-r rtdev", &args.rt_device)] {
+        if let Some(other) = other.as_deref().filter(|o| is_same(o, path)) {
+            let name = escape(other.as_os_str().as_encoded_bytes());
+            bail!("{option}={name} is not possible: the data section is there; name another device");
+        }
+    }
     let access = if args.dry_run { Access::Read } else { Access::Write };
     // A file that is to be made does not exist before every option has been found good.
     let open = |p: &Path| FileTarget::open(p, access).map_err(anyhow::Error::from);
@@ -155,6 +162,15 @@ fn new_file_size(args: &Args, path: &Path) -> Result<Option<u64>> {
     }
     let size = args.options.data.size.context("-d file=1 is not possible without -d size")?;
     Ok(Some(size))
+}
+
+/// Whether two paths lead to one file or device.
+fn is_same(a: &Path, b: &Path) -> bool {
+    let identity = |p: &Path| {
+        let meta = std::fs::metadata(p).ok()?;
+        Some(if meta.file_type().is_block_device() { (0, meta.rdev()) } else { (meta.dev() + 1, meta.ino()) })
+    };
+    identity(a).is_some_and(|a| identity(b) == Some(a))
 }
 
 fn warn_misaligned(target: &FileTarget, force: bool) -> Result<()> {

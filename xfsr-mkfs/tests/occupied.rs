@@ -207,3 +207,17 @@ fn a_read_only_device_is_refused_before_the_first_write() {
     assert!(content(image.path()).1.is_empty(), "it was written");
     assert_eq!(run(PROGRAM, &["-N"], device.path()).code, 0, "looking is allowed");
 }
+
+#[test]
+fn one_file_cannot_be_two_sections() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let image = directory.path().join("image");
+    sparse(&image, SIZE);
+    let link = directory.path().join("link");
+    std::fs::hard_link(&image, &link).expect("a link");
+    for option in ["-llogdev=", "-rrtdev="] {
+        let said = run(PROGRAM, &[&format!("{option}{}", link.display())], &image);
+        assert!(said.code == 1 && said.output.contains("the data section is there"), "{}", said.output);
+        assert!(content(&image).1.is_empty());
+    }
+}

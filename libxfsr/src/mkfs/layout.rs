@@ -73,6 +73,9 @@ pub(super) fn power_of_two(option: &str, value: u32, low: u32, high: u32) -> Res
     if value.is_power_of_two() && (low..=high).contains(&value) {
         return Ok(value);
     }
+    if low >= high {
+        return refuse(option, value, format_args!("only {high} is possible here"));
+    }
     refuse(option, value, format_args!("it must be a power of two from {low} to {high}"))
 }
 

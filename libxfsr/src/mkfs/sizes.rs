@@ -50,17 +50,18 @@ pub(super) fn log_sector(
 ) -> Result<u32> {
     let data_given = options.sector_size.or(options.data.sector_size).is_some();
     match (devices.log, options.log.sector_size) {
+        // As in mkfs.xfs it matters which option gave the data's.
+        (None, Some(s)) if s != sector_size && options.sector_size.is_none() => refuse(
+            "-l sectsize",
+            s,
+            format_args!("an internal log has the data section's sectors, {sector_size} bytes"),
+        ),
         (_, Some(s)) if s != sector_size && data_given => {
             warnings.push(format!(
                 "-l sectsize={s} changes nothing: -s size gives the log's sectors too, {sector_size} bytes"
             ));
             Ok(sector_size)
         }
-        (None, Some(s)) if s != sector_size => refuse(
-            "-l sectsize",
-            s,
-            format_args!("an internal log has the data section's sectors, {sector_size} bytes"),
-        ),
         (None, _) => Ok(sector_size),
         (Some(_), Some(s)) => power_of_two("-l sectsize", s, 512, 32768),
         (Some(d), None) => Ok(options

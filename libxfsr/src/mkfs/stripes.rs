@@ -55,21 +55,23 @@ pub(super) fn stripes(options: &Options, devices: &Devices, d: &mut Draft, warni
         }
         if usable && !small { (unit, width) } else { (0, 0) }
     };
+    // In the words that were used: stripe units for the width or units of 512 bytes for both.
+    let (unit_name, unit_given) = if by_sectors { ("-d sunit", unit / 512) } else { ("-d su", unit) };
+    let (width_name, width_given) =
+        if by_sectors { ("-d swidth", width / 512) } else { ("-d sw", o.sw.unwrap_or(width / unit.max(1))) };
     if (unit == 0) != (width == 0) {
-        return refuse("-d swidth", width / 512, "stripe unit and width must both be zero or both be set");
+        return refuse(width_name, width_given, "stripe unit and width must both be zero or both be set");
     }
     if unit > 0 && !width.is_multiple_of(unit) {
-        return refuse(
-            "-d swidth",
-            width / 512,
-            format_args!("it must be a multiple of the stripe unit, {}", unit / 512),
-        );
+        return refuse(width_name, width_given, format_args!("it must be a multiple of the stripe unit, {unit_given}"));
     }
     if !unit.is_multiple_of(bs) {
-        return refuse("-d su", unit, format_args!("it must be a multiple of the block size, {bs}"));
+        let step = if by_sectors { bs / 512 } else { bs };
+        let why = format_args!("it must be a multiple of {step}, as blocks have {bs} bytes");
+        return refuse(unit_name, unit_given, why);
     }
     if unit > u64::from(u32::MAX) {
-        return refuse("-d su", unit, "it must be below 4 GiB");
+        return refuse(unit_name, unit_given, "it must be below 4 GiB");
     }
     (d.sunit, d.swidth) = (unit / bs, width / bs);
     if d.sunit > 0 {
@@ -81,17 +83,19 @@ pub(super) fn stripes(options: &Options, devices: &Devices, d: &mut Draft, warni
 /// Stripe unit of the log in blocks: as asked, else a block where sectors are large, else that of the data.
 fn log_stripe(options: &Options, devices: &Devices, d: &mut Draft, warnings: &mut Vec<String>) -> Result<()> {
     let bs = u64::from(d.block_size);
-    let (name, given) = match (options.log.su, options.log.sunit) {
+    // The option, its value in bytes, and the bytes of one.
+    let (name, given, one) = match (options.log.su, options.log.sunit) {
         (Some(su), Some(_)) => return refuse("-l su", su, "it excludes -l sunit; give one of them"),
-        (su, None) => ("-l su", su),
-        (None, Some(sunit)) => ("-l sunit", Some(sunit.saturating_mul(512))),
+        (su, None) => ("-l su", su, 1),
+        (None, Some(sunit)) => ("-l sunit", Some(sunit.saturating_mul(512)), 512),
     };
     let bytes = match given {
         Some(b) if b > MAX_LOG_SUNIT => {
-            return refuse(name, b, format_args!("the log's stripe unit is at most {MAX_LOG_SUNIT} bytes"));
+            return refuse(name, b / one, format_args!("it must be at most {}", MAX_LOG_SUNIT / one));
         }
         Some(b) if !b.is_multiple_of(bs) => {
-            return refuse(name, b, format_args!("it must be a multiple of the block size, {bs}"));
+            let step = bs / one;
+            return refuse(name, b / one, format_args!("it must be a multiple of {step}, as blocks have {bs} bytes"));
         }
         Some(b) => b,
         None if d.log_sector_size > 512 => bs,
@@ -99,7 +103,8 @@ fn log_stripe(options: &Options, devices: &Devices, d: &mut Draft, warnings: &mu
         None => 0,
     };
     if given.is_some() && bytes > 0 && bytes < u64::from(d.log_sector_size) {
-        return refuse(name, bytes, format_args!("it must be at least a log sector, {}", d.log_sector_size));
+        let least = u64::from(d.log_sector_size) / one;
+        return refuse(name, bytes / one, format_args!("it must be at least a log sector, {least}"));
     }
     d.log_sunit = bytes / bs;
     if bytes > MAX_LOG_SUNIT {

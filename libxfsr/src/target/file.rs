@@ -69,7 +69,7 @@ impl FileTarget {
         options.read(true);
         if access == Access::Write {
             if let Some(by) = &in_use {
-                return Err(Error::Busy { target: name, why: format!("{by}; unmount it first") });
+                return Err(Error::Busy { target: name, why: by.refusal() });
             }
             options.write(true);
             if device && sys_number(&super::usage::sysfs(meta.rdev()).join("ro")) == Some(1) {

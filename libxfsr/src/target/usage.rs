@@ -33,6 +33,19 @@ impl fmt::Display for InUse {
     }
 }
 
+impl InUse {
+    /// Why nobody else may write, and what to do.
+    pub(super) fn refusal(&self) -> String {
+        if self.mount.is_some() {
+            return format!("{self}; unmount it first");
+        }
+        let device = crate::text::escape(self.device.as_os_str().as_encoded_bytes());
+        format!(
+            "{device} is held by a mount that cannot be seen from here, as swap space, by another device or by a program; end that first"
+        )
+    }
+}
+
 /// Loop devices that are stacked deeper than this are not followed.
 const MOST_LOOPS: u32 = 8;
 

@@ -123,7 +123,7 @@ impl Dump<'_> {
     /// Tells what could not be restored.
     fn fail(&mut self, path: &[u8], what: impl std::fmt::Display) {
         self.failed += 1;
-        complain!(self.session, "rdump: {}: {what}", escape_word(path));
+        complain!(self.session, "rdump: {}: {what}", shown(path));
     }
 
     fn stopped(&self) -> bool {
@@ -358,4 +358,16 @@ impl Dump<'_> {
             self.fail(full, format_args!("times: {e}"));
         }
     }
+}
+
+/// A path in words that can be typed back, unless nobody would: of one that is longer than any system call takes, both ends.
+fn shown(path: &[u8]) -> String {
+    let (whole, most) = (escape_word(path), 4096);
+    if whole.len() <= most {
+        return whole;
+    }
+    let (length, end) = (whole.chars().count(), 200);
+    let head: String = whole.chars().take(end).collect();
+    let tail: String = whole.chars().skip(length - end).collect();
+    format!("{head} [{} bytes left out] {tail}", whole.len() - head.len() - tail.len())
 }
