@@ -9,10 +9,11 @@ use libxfsr::format::inode::{Dinode, Format};
 use libxfsr::geometry::Geometry;
 use libxfsr::inode::fork::{ForkStore, all_extents};
 use libxfsr::inode::scan;
+use libxfsr::journal::log_state;
 use libxfsr::space::{AgStore, AgTree};
 use libxfsr::spaceman::{Image, SpaceBackend};
 use libxfsr::target::{Io, Target};
-use libxfsr::units::{AgBlock, AgNumber, FsBlock, Ino};
+use libxfsr::units::{AgBlock, AgNumber, BASIC_BLOCK, FsBlock, Ino};
 use libxfsr::volume::Volume;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -154,6 +155,11 @@ fn a_check_ends_inside_one_large_object() {
         let each = blocks_of::<kinds::Rmap>(&store).into_iter();
         each.map(|p| g.agbno_to_daddr(ag, AgBlock(p.0 as u32)).bytes()).collect::<Vec<u64>>()
     };
+    let log = offset(g, g.log_start);
+    let log: Vec<u64> = (0..u64::from(g.log_blocks) << g.bb_shift()).map(|n| log + n * BASIC_BLOCK).collect();
+    stops("the search for the log's head", &memory, &log, |v, control| log_state(&v, control).map(drop));
+    stops("a log", &memory, &log, checked);
+
     let tree = (0..g.ag_count).map(|ag| of(AgNumber(ag))).max_by_key(Vec::len).expect("an AG");
     stops("an AG's tree", &memory, &tree, checked);
 }

@@ -12,11 +12,13 @@ use libxfsr::dir;
 use libxfsr::error::ForkKind;
 use libxfsr::format::inode::seal_dinode;
 use libxfsr::format::seal_checksum;
+use libxfsr::format::superblock::{SUPERBLOCK, Superblock};
 use libxfsr::inode::Inode;
 use libxfsr::mkfs::{self, Options, write};
 use libxfsr::target::{Access, FileTarget};
 use libxfsr::units::{FsBlock, Ino, Lsn};
 use libxfsr::volume::{Devices, Volume};
+use zerocopy::FromBytes as _;
 
 struct Image {
     devices: Devices,
@@ -168,4 +170,21 @@ fn changes_are_found() {
     has(sb(280, 9), "sb.rgblklog.mismatch");
     has(sb(159, 9), "fscounters.frextents.count");
     assert!(image.check().findings.is_empty());
+}
+
+#[test]
+fn absurd_numbers_of_groups_cost_nothing() {
+    let image = Image::new(&options(true, 4096, 4096), 300 << 20);
+    let started = std::time::Instant::now();
+    let codes = image.changed(&image.file, 0, 512, |b| {
+        let (sb, _) = Superblock::mut_from_prefix(b).unwrap();
+        let lsn = Lsn(sb.lsn.get());
+        let groups = u32::MAX;
+        (sb.rblocks, sb.rextents) = (u64::from(groups).into(), u64::from(groups).into());
+        (sb.rgcount, sb.rgextents, sb.rextsize) = (groups.into(), 1.into(), 1.into());
+        (sb.rgblklog, sb.rextslog, sb.rbmblocks) = (0, 31, 1.into());
+        (SUPERBLOCK.seal)(b, lsn);
+    });
+    assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
+    assert!(codes.iter().any(|c| c == "metapath.file.missing"), "{codes:?}");
 }

@@ -277,3 +277,15 @@ fn a_wrong_flag_does_not_hide_what_lies_below() {
     assert_eq!(codes(&outcome), ["inode.flags.flags"], "{outcome}");
     assert_eq!(outcome.counts, before);
 }
+
+#[test]
+fn logs_that_linux_does_not_mount_are_told() {
+    let Some(image) = Changed::of("default") else { return };
+    // Observed: Linux 6.18 refuses the superblock of the first, and to mount the second, which xfs_repair calls clean.
+    image.everywhere(|sb| sb.logblocks.set(600));
+    let outcome = image.check();
+    let told = outcome.findings.iter().find(|f| f.code() == "sb.logblocks.range");
+    assert_eq!(told.map(|f| f.severity), Some(Severity::Warning), "{outcome}");
+    image.everywhere(|sb| sb.logblocks.set(1 << 20));
+    assert!(matches!(image.volume(), Err(Error::NoFilesystem { .. } | Error::Corrupt(_))));
+}

@@ -145,7 +145,7 @@ pub(crate) fn main() -> ExitCode {
     if arguments.consistent && volume.in_use().iter().any(|(_, by)| by.writable) {
         return fail("-i: mounted, and not read-only");
     }
-    cli::note_view("xfsr-db", &volume, "");
+    cli::note_view("xfsr-db", &volume, "", &control);
     if volume.superblock_from.0 != 0 {
         eprintln!("xfsr-db: the primary superblock is unusable; using that of AG {}", volume.superblock_from);
     }

@@ -57,7 +57,7 @@ pub(crate) fn main() -> u8 {
         Err(e) => return Failure::from(e).report(PROGRAM, common.json, CODES),
     };
     if let Some(volume) = source.volume() {
-        cli::note_view(PROGRAM, volume, "; give the mount point to ask the kernel");
+        cli::note_view(PROGRAM, volume, "; give the mount point to ask the kernel", &control);
     }
     // Several answers are the elements of one array, so that standard output is one document whatever is asked.
     let several = common.json && commands.len() > 1;

@@ -139,6 +139,9 @@ impl<'a, K: Kind, S: Store + Sync> Walk<'a, K, S> {
             // What belongs to another inode says nothing of this one. The owner of a block with short pointers is just its AG.
             let foreign = c.rule.is_foreign() || c.rule == Rule::Owner && self.store.width() == Width::Long;
             self.tell(c);
+            if let Some(c) = node.damage_beside_owner() {
+                self.tell(self.store.locate(Box::new(c.clone()), node.at()));
+            }
             if foreign {
                 self.report.incomplete = true;
                 return Ok(());

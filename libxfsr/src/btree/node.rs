@@ -211,6 +211,13 @@ impl<'s> Node<'s> {
             Held::Inline(_) => None,
         }
     }
+    /// As [`BlockRead::damage_beside_owner`](crate::cache::BlockRead::damage_beside_owner).
+    pub fn damage_beside_owner(&self) -> Option<&Corruption> {
+        match &self.held {
+            Held::Block(b) => b.damage_beside_owner(),
+            Held::Inline(_) => None,
+        }
+    }
     /// The LSN that the block carries.
     pub fn lsn(&self) -> Option<Lsn> {
         match &self.held {

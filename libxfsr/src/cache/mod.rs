@@ -7,7 +7,7 @@ mod key;
 
 pub use key::{BlockKey, Parts, TargetId};
 
-use crate::error::{Corruption, Result, Verdict};
+use crate::error::{Corruption, Result, Rule, Verdict};
 use crate::format::{BlockType, Context};
 use crate::geometry::Geometry;
 use crate::target::Target;
@@ -174,6 +174,15 @@ impl Want {
         let at = Context { owner: self.owner, ..Context::new(g, key.daddr()) };
         (self.kind.verify)(bytes, &at)
     }
+    /// What is wrong beside the owner, which a verifier looks at before the contents.
+    fn beside_owner(&self, found: Option<&Corruption>, bytes: &[u8], key: &BlockKey, g: &Geometry) -> Verdict {
+        match found {
+            Some(c) if c.rule == Rule::Owner => {
+                (self.kind.verify)(bytes, &Context::new(g, key.daddr()).whoever_owns_it())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A shared block and what verification found.
@@ -181,6 +190,7 @@ impl Want {
 pub struct BlockRead {
     guard: ArcRwLockReadGuard<RawRwLock, Block>,
     damage: Option<Box<Corruption>>,
+    beside_owner: Option<Box<Corruption>>,
 }
 
 impl BlockRead {
@@ -195,6 +205,10 @@ impl BlockRead {
     /// What its verifier found; always none with [`OnDamage::Fail`].
     pub fn damage(&self) -> Option<&Corruption> {
         self.damage.as_deref()
+    }
+    /// Where the block says that it belongs to somebody else: what its verifier finds in its contents.
+    pub fn damage_beside_owner(&self) -> Option<&Corruption> {
+        self.beside_owner.as_deref()
     }
 }
 
@@ -227,6 +241,13 @@ impl BlockRef<'_> {
         match self {
             Self::Own(b) => b.damage.as_deref(),
             Self::Shared(b) => b.damage(),
+        }
+    }
+    /// As [`BlockRead::damage_beside_owner`].
+    pub fn damage_beside_owner(&self) -> Option<&Corruption> {
+        match self {
+            Self::Own(_) => None,
+            Self::Shared(b) => b.damage_beside_owner(),
         }
     }
 }
@@ -459,7 +480,10 @@ impl BufCache {
         };
         match (Self::found(&guard, key, want, g), want.damage) {
             (Some(c), OnDamage::Fail) => Err(c.into()),
-            (found, _) => Ok(BlockRead { guard, damage: found }),
+            (found, _) => {
+                let beside_owner = want.beside_owner(found.as_deref(), &guard.bytes, key, g).err();
+                Ok(BlockRead { guard, damage: found, beside_owner })
+            }
         }
     }
 
@@ -472,8 +496,9 @@ impl BufCache {
             (Some(c), OnDamage::Fail) => Err(c.into()),
             (found, _) => {
                 let (kind, owner) = (want.kind, want.owner);
+                let beside_owner = want.beside_owner(found.as_deref(), &bytes, key, g).err();
                 let block = Block { bytes, kind, owner, state: BlockState::Clean, damage: None, objects: Vec::new() };
-                Ok(BlockRead { guard: Arc::new(RwLock::new(block)).read_arc(), damage: found })
+                Ok(BlockRead { guard: Arc::new(RwLock::new(block)).read_arc(), damage: found, beside_owner })
             }
         }
     }
@@ -633,7 +658,7 @@ impl BufCache {
             if up_to.is_some_and(|u| oldest > u) {
                 continue;
             }
-            let Some((target, gate)) = attached(key.target) else { continue };
+            let Some((target, gate)) = attached(key.target) else { return self.target(key.target).map(drop) };
             gate.before_write(newest)?;
             block.seal(newest, &*gate);
             key.split(&block.bytes, |piece, daddr| target.write_at(piece, daddr.bytes()))?;

@@ -172,3 +172,19 @@ fn the_owner_is_verified_for_each_reader() {
     }
     assert_eq!(cache.reads(), 3);
 }
+
+#[test]
+fn who_writes_a_block_has_it_verified_for_what_he_wants() {
+    let g = test_geometry();
+    let x = Arc::new(Xfile::new("cache").unwrap());
+    x.write_at(&[7; 4096], 3 * 4096).unwrap();
+    let cache = BufCache::new(1 << 20);
+    cache.attach(x, Arc::new(NoLog)).unwrap();
+    let of = |n| Want::new(&OWNED, OnDamage::Fail).owned_by(Ino(n));
+    // It is cached as what it was read for first.
+    drop(cache.read(&key(3), &any(), &g).unwrap());
+    assert!(
+        matches!(cache.write(&key(3), &of(8), &g), Err(crate::Error::Corrupt(c)) if c.code() == "owned.owner.owner")
+    );
+    assert!(cache.write(&key(3), &of(7), &g).is_ok());
+}

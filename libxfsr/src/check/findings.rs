@@ -109,14 +109,13 @@ impl<'a> Findings<'a> {
                 return None;
             }
         };
-        if let Some(c) = block.damage() {
-            let foreign = c.rule.is_foreign();
+        for c in block.damage().into_iter().chain(block.damage_beside_owner()) {
             let mut c = Box::new(c.clone());
             c.at.complete(bad("block", c.rule).at);
             self.add(c);
-            if foreign {
-                return None;
-            }
+        }
+        if block.damage().is_some_and(|c| c.rule.is_foreign()) {
+            return None;
         }
         self.lsn(block.lsn(), || bad("lsn", Rule::Lsn));
         Some(block)

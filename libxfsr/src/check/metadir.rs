@@ -27,9 +27,10 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Whether no file was found at all.
-    pub(super) fn is_empty(&self) -> bool {
-        self.by_path.is_empty()
+    /// The realtime groups that have a file: no more than there are files, whatever the superblock says.
+    pub(super) fn groups(&self) -> BTreeSet<u32> {
+        let number = |path: &String| path.strip_prefix(GROUPS)?.strip_prefix('/')?.split_once('.')?.0.parse().ok();
+        self.by_path.keys().filter_map(number).collect()
     }
     /// The file of a realtime group; none where it was not found.
     pub(super) fn of_group(&self, group: u32, kind: MetaType) -> Option<Ino> {

@@ -274,7 +274,10 @@ fn run(
         used.map(|(device, by)| UsedDevice { device: crate::text::escape(device.as_bytes()), by: by.to_string() });
     let mut outcome = Outcome { in_use: used.collect(), ..Outcome::default() };
     control.begin("superblocks and log");
-    let state = log_state(volume);
+    let state = log_state(volume, control);
+    if matches!(state, Err(Error::Stopped)) {
+        return Err(Error::Stopped);
+    }
     let readable = matches!(state, Ok(LogState::Clean { .. } | LogState::Dirty { .. }));
     superblock::check(volume, matches!(state, Ok(LogState::Dirty { .. })), &found)?;
     features(volume, matches!(state, Ok(LogState::Dirty { .. })), &found);

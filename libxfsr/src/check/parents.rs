@@ -92,6 +92,8 @@ fn bad(ino: Ino, rule: Rule) -> Box<Corruption> {
     c.severity(Severity::CrossReference)
 }
 
+const DIFFERENT: &str = "parent pointers that are not those of its directory entries";
+
 /// Compares both sides.
 ///
 /// # Errors
@@ -107,7 +109,7 @@ pub(super) fn check(volume: &Volume, table: &Table<'_>, found: &Findings<'_>) ->
         return Ok(());
     }
     for ino in differing {
-        found.add(bad(ino, Rule::Mismatch).found("parent pointers that are not those of its directory entries"));
+        found.add(bad(ino, Rule::Mismatch).found(DIFFERENT));
     }
     Resolve { volume, table, found }.run(&first)
 }
@@ -122,7 +124,15 @@ impl Resolve<'_> {
     fn run(&self, inodes: &[Ino]) -> Result<()> {
         let read = |ino: &Ino| {
             self.found.go_on().ok()?;
-            let prints = self.prints(*ino).ok()?;
+            let prints = match self.prints(*ino) {
+                Ok(prints) => prints,
+                Err(e) => {
+                    // That they differ is known.
+                    self.found.add(bad(*ino, Rule::Mismatch).found(DIFFERENT));
+                    self.found.add_error(e, || bad(*ino, Rule::Unreadable));
+                    return None;
+                }
+            };
             Some((ino.0, Suspect { ino: *ino, prints }))
         };
         let suspects: HashMap<u64, Suspect> = inodes.par_iter().filter_map(read).collect();

@@ -6,6 +6,7 @@ use crate::error::{Corruption, Error, Result, Rule, Severity};
 use crate::format::features::Version;
 use crate::format::superblock::{SUPERBLOCK, Superblock};
 use crate::geometry::Geometry;
+use crate::journal::reservation::minimum_log_blocks;
 use crate::units::{AgNumber, Ino, NULL_INO};
 use crate::volume::Volume;
 use zerocopy::{FromBytes, IntoBytes};
@@ -234,6 +235,11 @@ fn primary(volume: &Volume, sb: &Superblock, found: &Findings<'_>) {
     }
     if !g.features.meta_uuid() && sb.meta_uuid != [0; 16] && sb.meta_uuid != sb.uuid {
         bad("meta_uuid", &uuid::Uuid::from_bytes(sb.meta_uuid), "zero without that feature");
+    }
+    let least = minimum_log_blocks(g, g.log_stripe_unit.into());
+    if u64::from(g.log_blocks) < least {
+        let c = Corruption::new("sb", "logblocks", Rule::Range).in_ag(AgNumber(0), None).found(g.log_blocks);
+        found.add(c.expected(format_args!("at least {least}, or Linux does not mount it")).severity(Severity::Warning));
     }
     if g.features.needs_repair() {
         found.add(

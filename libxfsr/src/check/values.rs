@@ -4,16 +4,21 @@ use super::Findings;
 use super::datree::{self, Owner};
 use super::inodes::{Flag, Table};
 use crate::attr;
-use crate::cache::{BlockRead, OnDamage, Want};
+use crate::cache::{BlockRead, OnDamage};
 use crate::error::{Corruption, Error, ForkKind, Rule, Severity};
+use crate::format::Context;
 use crate::format::attr::{
     ATTR_ANY, AttrFlags, AttrLeaf, LEAF_MAGIC, ShortAttrs, Value, hash_attr, verify_acl, verify_short,
 };
 use crate::format::inode::{Dinode, Format, fork_bytes};
 use crate::format::symlink::SYMLINK;
 use crate::inode::{Inode, file};
-use crate::units::{FileBlock, FsBlock, Ino};
+use crate::units::{Daddr, FileBlock, Ino};
 use crate::volume::Volume;
+use std::ops::ControlFlow;
+
+/// Blocks with a header that a link's target of 1024 bytes needs at most.
+const MOST_LINK_BLOCKS: u32 = 2;
 
 struct Attrs<'a> {
     volume: &'a Volume,
@@ -128,20 +133,42 @@ pub(super) fn check(
                 let c = at(Corruption::new("symlink", "target", Rule::Name));
                 found.add(c.found("a zero byte").expected("none inside the target"));
             }
-            Ok(_) => link_lsns(volume, found, &inode),
+            Ok(_) => each_link_block(volume, found, &inode, &mut |offset, _, block| {
+                let bad = || Corruption::new("symlink", "lsn", Rule::Lsn).in_inode(ino);
+                found.lsn((SYMLINK.lsn)(block), || bad().in_fork(ForkKind::Data, Some(offset)));
+            }),
+            Err(Error::Corrupt(c)) if c.rule == Rule::Owner => {
+                found.add(at(c));
+                each_link_block(volume, found, &inode, &mut |_, daddr, block| {
+                    let place = Context::new(&volume.geometry, daddr).whoever_owns_it();
+                    if let Err(c) = (SYMLINK.verify)(block, &place) {
+                        found.add(at(c));
+                    }
+                });
+            }
             Err(Error::Corrupt(c)) => found.add(at(c)),
             Err(other) => found.add_error(other, || at(Corruption::new("symlink", "target", Rule::Unreadable))),
         }
     }
 }
 
-/// Compares the LSNs of a link's blocks, which are sound else, with the log.
-fn link_lsns(volume: &Volume, found: &Findings<'_>, inode: &Inode) {
-    // One that lies in the inode has none.
-    for e in inode.extents(volume, ForkKind::Data).unwrap_or_default() {
-        if let Ok(block) = volume.block(FsBlock(e.start), &Want::new(&SYMLINK, OnDamage::Keep)) {
-            let bad = || Corruption::new("symlink", "lsn", Rule::Lsn).in_inode(inode.ino);
-            found.lsn(block.lsn(), || bad().in_fork(ForkKind::Data, Some(FileBlock(e.offset))));
-        }
+/// Calls `each` with the blocks of a link's target, of which a target has at most as many; one that lies in the inode has none.
+fn each_link_block(
+    volume: &Volume,
+    found: &Findings<'_>,
+    inode: &Inode,
+    each: &mut dyn FnMut(FileBlock, Daddr, &[u8]),
+) {
+    if inode.core.format(ForkKind::Data) == Some(Format::Local) {
+        return;
+    }
+    let mut left = MOST_LINK_BLOCKS;
+    let read = file::link_blocks(volume, inode, &mut |offset, daddr, block| {
+        each(offset, daddr, block);
+        left -= 1;
+        Ok(if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    });
+    if let Err(e) = read {
+        found.add_error(e, || Corruption::new("symlink", "block", Rule::Unreadable).in_inode(inode.ino));
     }
 }

@@ -24,13 +24,20 @@ fn note_in_use(program: &str, volume: &Volume, instead: &str) {
 
 /// Says once of each reason why what a reader shows may not be the filesystem as it is: a device in use, with what to do `instead`; a
 /// log that is to be replayed; a device that is shorter than the filesystem.
-pub fn note_view(program: &str, volume: &Volume, instead: &str) {
+pub fn note_view(program: &str, volume: &Volume, instead: &str, control: &Control<'_>) {
     note_in_use(program, volume, instead);
     let name = escape(volume.data_target().name().as_bytes());
     // The log of a mounted filesystem is always being written.
-    if volume.in_use().is_empty() && matches!(log_state(volume), Ok(LogState::Dirty { .. })) {
-        let what = "the log is dirty: what is shown lacks the changes in it";
-        note(program, &format!("{name}: {what}; mount and unmount the filesystem to replay them"));
+    let state = if volume.in_use().is_empty() { log_state(volume, control) } else { Ok(LogState::Absent) };
+    match state {
+        Ok(LogState::Dirty { .. }) => {
+            let what = "the log is dirty: what is shown lacks the changes in it";
+            note(program, &format!("{name}: {what}; mount and unmount the filesystem to replay them"));
+        }
+        Ok(_) | Err(Error::Stopped) => {}
+        // That the device is too short, which is told below, may be why.
+        Err(_) if volume.shortfall().is_some() => {}
+        Err(e) => note(program, &format!("{name}: whether changes wait in the log cannot be told: {e}")),
     }
     if let Some(short) = volume.shortfall() {
         let what = "the device is shorter than the filesystem: what lay behind its end cannot be shown";
@@ -159,12 +166,12 @@ impl CheckArguments {
     }
 
     /// Tells what `-v` asks for.
-    fn describe(&self, program: &str, volume: &Volume) {
+    fn describe(&self, program: &str, volume: &Volume, control: &Control<'_>) {
         if self.verbose == 0 {
             return;
         }
         let place = |head: crate::units::Lsn| format!("cycle {}, block {}", head.cycle(), head.block());
-        match log_state(volume) {
+        match log_state(volume, control) {
             Ok(LogState::Clean { head }) => note(program, &format!("the log is clean, its head at {}", place(head))),
             Ok(LogState::Dirty { head }) => note(program, &format!("the log is dirty, its head at {}", place(head))),
             Ok(LogState::Absent) | Err(_) => {}
@@ -211,7 +218,7 @@ impl CheckArguments {
             volume.cache.set_budget(bytes);
         }
         volume.cache.set_readahead(job.readahead);
-        self.describe(program, &volume);
+        self.describe(program, &volume, &control);
         let options = check::Options { quota_usage: job.quota_usage };
         let work = || check::check_with(&volume, options, &control);
         let outcome = match job.threads {

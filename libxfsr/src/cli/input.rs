@@ -60,7 +60,7 @@ pub fn read_file(path: impl AsRef<Path>, most: u64) -> Result<Vec<u8>> {
     let path = path.as_ref();
     let failed = |e| if interrupted() { Error::Stopped } else { Error::open(path, e) };
     // To open a pipe that nobody writes to would wait for ever.
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file: File = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(failed)?;
     let pipe = file.metadata().map_err(failed)?.file_type().is_fifo();
     let mut bytes = Vec::new();
@@ -75,7 +75,10 @@ pub fn read_file(path: impl AsRef<Path>, most: u64) -> Result<Vec<u8>> {
 /// The lines of standard input, without their ends, each of at most so many bytes. Waiting for one ends at Ctrl-C where
 /// [`watch`](super::watch) was called; that, a line that is longer, or a failure is the last item.
 pub fn standard_lines(most: u64) -> impl Iterator<Item = Result<Vec<u8>>> {
-    lines(Patient { from: io::stdin(), alone: 0 }, most)
+    // The descriptor itself: what a buffer of the runtime's holds already, waiting would not see.
+    let input = io::stdin().as_fd().try_clone_to_owned().map(|fd| Patient { from: File::from(fd), alone: 0 });
+    let failed = input.as_ref().err().map(|e| Err(Error::open("standard input", io::Error::from(e.kind()))));
+    failed.into_iter().chain(input.ok().into_iter().flat_map(move |input| lines(input, most)))
 }
 
 fn lines(from: impl Read, most: u64) -> impl Iterator<Item = Result<Vec<u8>>> {

@@ -191,9 +191,12 @@ pub fn restore(
         }
         target.write_at(bytes, offset)
     })?;
+    for target in [Some(data), log, realtime].into_iter().flatten() {
+        target.flush()?;
+    }
     if let Some(bytes) = superblock {
-        data.flush()?;
         data.write_at(&bytes, 0)?;
+        data.flush()?;
     }
     Ok(dumped)
 }

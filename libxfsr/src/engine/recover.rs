@@ -51,7 +51,7 @@ pub fn replayed_view(
     };
     let open = || Volume::from_targets_with(overlay.clone(), log.clone(), rt.clone(), DEFAULT_CACHE, control);
     let volume = open()?;
-    if matches!(log_state(&volume)?, LogState::Clean { .. }) {
+    if matches!(log_state(&volume, control)?, LogState::Clean { .. }) {
         return Ok(View { volume, overlay, replayed: Replayed::default(), uncounted: None });
     }
     let replayed = replay(&volume, &*overlay, control)?;
@@ -77,7 +77,7 @@ fn recount(volume: &Volume, target: &dyn Target, control: &Control<'_>) -> Resul
         Err(Error::Stopped) => return Err(Error::Stopped),
         sums => sums,
     };
-    let extents = match free_extents(volume) {
+    let extents = match free_extents(volume, control) {
         Err(Error::Stopped) => return Err(Error::Stopped),
         extents => extents,
     };
@@ -119,7 +119,7 @@ fn counters(volume: &Volume, control: &Control<'_>) -> Result<Counters> {
 }
 
 /// Free extents of the realtime device; none where there is none.
-fn free_extents(volume: &Volume) -> Result<Option<u64>> {
+fn free_extents(volume: &Volume, control: &Control<'_>) -> Result<Option<u64>> {
     let g = &volume.geometry;
     if g.rt_groups > 0 {
         return Err(Error::unsupported("the free extents of realtime groups are not counted"));
@@ -128,7 +128,7 @@ fn free_extents(volume: &Volume) -> Result<Option<u64>> {
         return Ok(None);
     }
     let mut extents = 0;
-    free_runs(volume, Ino(volume.superblock.rbmino.get()), g.rt_extents, &mut |_, n| {
+    free_runs(volume, Ino(volume.superblock.rbmino.get()), g.rt_extents, control, &mut |_, n| {
         extents += n;
         ControlFlow::Continue(())
     })?;

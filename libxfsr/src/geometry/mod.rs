@@ -11,6 +11,11 @@ use crate::units::{AgBlock, AgIno, AgNumber, BASIC_BLOCK, Daddr, FsBlock, Ino, R
 /// Fewest blocks of an AG, also of the last (observed: the kernel mounts 64 and refuses 60).
 pub const MIN_AG_BLOCKS: u32 = 64;
 
+/// Most blocks of a log, and most bytes: Linux mounts none that is longer.
+pub const MAX_LOG_BLOCKS: u64 = 1 << 20;
+/// See [`MAX_LOG_BLOCKS`].
+pub const MAX_LOG_BYTES: u64 = (2 << 30) - (10 << 20);
+
 /// Most levels that each kind of AG tree, and an extent tree, can have in this geometry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MaxLevels {

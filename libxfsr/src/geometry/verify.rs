@@ -2,7 +2,7 @@
 //!
 //! The rules are those for which the kernel refuses a mount. What only the stock tools ask is left to the check.
 
-use super::{Geometry, MIN_AG_BLOCKS, MaxLevels};
+use super::{Geometry, MAX_LOG_BLOCKS, MAX_LOG_BYTES, MIN_AG_BLOCKS, MaxLevels};
 use crate::error::{Corruption, Rule};
 use crate::format::btree::{ALLOC, BMBT, INO, Layout, REFCOUNT, RMAP};
 use crate::format::features::{Features, Incompat, Version};
@@ -266,6 +266,13 @@ impl Geometry {
             bmap_data: height(&BMBT, bs, 1 << 48).min(12),
             bmap_attr: height(&BMBT, bs, 1 << 32).min(12),
         };
+        let log_bytes = u64::from(log_blocks) << bl;
+        require(
+            u64::from(log_blocks) <= MAX_LOG_BLOCKS && log_bytes <= MAX_LOG_BYTES,
+            "logblocks",
+            log_blocks,
+            "at most 1048576 blocks and 2136997888 bytes",
+        )?;
         if log_start.0 != 0 {
             let end = geometry.split(log_start);
             require(

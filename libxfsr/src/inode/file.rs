@@ -65,7 +65,8 @@ impl Inode {
 /// [`Error::Io`]; [`Error::Unsupported`] for a realtime file without its device; [`Error::Corrupt`] where the extent map
 /// breaks a rule or leads outside the device.
 pub fn read_at(volume: &Volume, inode: &Inode, offset: u64, buf: &mut [u8]) -> Result<usize> {
-    let size = inode.size();
+    // A larger one is damage, and no map reaches there.
+    let size = inode.size().min(volume.geometry.max_file_size());
     let length = size.saturating_sub(offset).min(buf.len() as u64) as usize;
     let Some(buf) = buf.get_mut(..length) else { return Ok(0) };
     if length == 0 {
@@ -91,8 +92,9 @@ pub fn read_at(volume: &Volume, inode: &Inode, offset: u64, buf: &mut [u8]) -> R
             return ControlFlow::Continue(());
         }
         let (start, stop) = ((from << log).max(offset), (to << log).min(end));
-        let part = buf.get_mut((start - offset) as usize..(stop - offset) as usize).unwrap_or(&mut []);
-        match read_extent(volume, inode, e, start - (e.offset << log), part) {
+        let part = buf.get_mut((start - offset) as usize..(stop - offset) as usize);
+        let part = part.ok_or_else(|| inode.bad("startoff", Rule::Range).found(e.offset).into());
+        match part.and_then(|part| read_extent(volume, inode, e, start - (e.offset << log), part)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(e) => {
                 failed = Some(e);
@@ -148,10 +150,30 @@ pub fn symlink_target(volume: &Volume, inode: &Inode) -> Result<Vec<u8>> {
         return Ok(target.to_vec());
     }
     let mut target = Vec::with_capacity(length);
-    for e in inode.extents(volume, ForkKind::Data)? {
-        if target.len() >= length {
-            break;
+    link_blocks(volume, inode, &mut |_, daddr, block| {
+        let part = link_part(volume, inode, block, daddr, target.len())?;
+        if part.len() > length - target.len() {
+            let expected = target.len() + part.len();
+            return Err(inode.bad("size", Rule::Mismatch).found(size).expected(expected).into());
         }
+        target.extend_from_slice(part);
+        Ok(if target.len() < length { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    if target.len() < length {
+        return Err(inode.bad("size", Rule::Truncated).found(target.len()).expected(length).into());
+    }
+    Ok(target)
+}
+
+/// Receives a block of a symbolic link: where it is in the link, where on the device, and its bytes.
+pub(crate) type EachLinkBlock<'a> = &'a mut dyn FnMut(FileBlock, Daddr, &[u8]) -> Result<ControlFlow<()>>;
+
+/// Calls `each` with the blocks of a symbolic link, unverified, until it breaks: each extent is one, with its own header.
+///
+/// # Errors
+/// As [`Inode::extents`]; [`Error::Corrupt`] for an extent that is too long or outside the device; [`Error::Io`]; what `each` returns.
+pub(crate) fn link_blocks(volume: &Volume, inode: &Inode, each: EachLinkBlock<'_>) -> Result<()> {
+    for e in inode.extents(volume, ForkKind::Data)? {
         // 1024 bytes and a header each need two blocks at most.
         if e.count > 4 {
             return Err(inode.bad("blockcount", Rule::Range).found(e.count).expected("at most 4").into());
@@ -159,17 +181,11 @@ pub fn symlink_target(volume: &Volume, inode: &Inode) -> Result<Vec<u8>> {
         let mut block = vec![0; (e.count as usize) << volume.geometry.block_log];
         read_extent(volume, inode, &e, 0, &mut block)?;
         let daddr = volume.geometry.fsblock_to_daddr(FsBlock(e.start)).unwrap_or(Daddr(0));
-        let part = link_part(volume, inode, &block, daddr, target.len())?;
-        if part.len() > length - target.len() {
-            let expected = target.len() + part.len();
-            return Err(inode.bad("size", Rule::Mismatch).found(size).expected(expected).into());
+        if each(FileBlock(e.offset), daddr, &block)?.is_break() {
+            break;
         }
-        target.extend_from_slice(part);
     }
-    if target.len() < length {
-        return Err(inode.bad("size", Rule::Truncated).found(target.len()).expected(length).into());
-    }
-    Ok(target)
+    Ok(())
 }
 
 fn link_part<'b>(volume: &Volume, inode: &Inode, block: &'b [u8], daddr: Daddr, done: usize) -> Result<&'b [u8]> {

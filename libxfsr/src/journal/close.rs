@@ -122,7 +122,11 @@ mod tests {
                 }
                 log.write_around(0, &all).unwrap();
                 close(&v, &End { head, newest: Lsn::new(3, head.block() - 2) }).unwrap();
-                assert!(matches!(log_state(&v), Ok(LogState::Clean { .. })), "{head:?}: {:?}", log_state(&v));
+                assert!(
+                    matches!(log_state(&v, &Control::none()), Ok(LogState::Clean { .. })),
+                    "{head:?}: {:?}",
+                    log_state(&v, &Control::none())
+                );
                 let mut unmounts = 0;
                 records(&v, &Control::none(), &mut |r| {
                     unmounts += u32::from(r.is_unmount());

@@ -11,6 +11,7 @@ use crate::target::Target;
 use crate::units::{BASIC_BLOCK, Daddr, Lsn};
 use crate::volume::Volume;
 use rayon::prelude::*;
+use std::ops::Range;
 use std::sync::Arc;
 use zerocopy::FromBytes;
 use zerocopy::big_endian::U32;
@@ -108,7 +109,7 @@ impl Log {
     ///
     /// Records under way when a machine stops reach the disk in any order, so blocks of the cycle before may stand between those of the
     /// newest: what lies behind the first such hole was never acknowledged, and the head is there.
-    pub(super) fn head(&self) -> Result<(u64, u32)> {
+    pub(super) fn head(&self, control: &Control<'_>) -> Result<(u64, u32)> {
         let (first, last) = (self.cycle(0)?, self.cycle(self.blocks - 1)?);
         if first == 0 {
             return Err(Corruption::new("log", "cycle", Rule::Range)
@@ -117,13 +118,15 @@ impl Log {
                 .into());
         }
         if first == last {
-            let hole = self.hole(self.blocks.saturating_sub(IN_FLIGHT_BLOCKS), self.blocks, first.wrapping_sub(1))?;
+            let from = self.blocks.saturating_sub(IN_FLIGHT_BLOCKS);
+            let hole = self.hole(from..self.blocks, first.wrapping_sub(1), control)?;
             return Ok(hole.map_or((0, first.wrapping_add(1)), |h| (h, first)));
         }
         // Blocks with the first's cycle come before those of earlier ones. What is of none that there can be is noise; the kernel's search
         // goes on behind it, and so does this, for where they differed one would call dirty what the other calls clean.
         let (mut low, mut high) = (0, self.blocks - 1);
         while high - low > 1 {
+            control.check()?;
             let mid = low.midpoint(high);
             let found = self.cycle(mid)?;
             if found == last || found < first { high = mid } else { low = mid }
@@ -131,19 +134,20 @@ impl Log {
         // What is under way may have begun before the end of the log.
         if let Some(before) = IN_FLIGHT_BLOCKS.checked_sub(high).filter(|n| *n > 0 && first > 1) {
             let from = self.blocks.saturating_sub(before).max(high);
-            if let Some(hole) = self.hole(from, self.blocks, first.wrapping_sub(2))? {
+            if let Some(hole) = self.hole(from..self.blocks, first.wrapping_sub(2), control)? {
                 return Ok((hole, first.wrapping_sub(1)));
             }
         }
-        let hole = self.hole(high.saturating_sub(IN_FLIGHT_BLOCKS), high, last)?;
+        let hole = self.hole(high.saturating_sub(IN_FLIGHT_BLOCKS)..high, last, control)?;
         Ok((hole.unwrap_or(high), first))
     }
 
     /// The first of these blocks that an earlier cycle wrote.
-    fn hole(&self, from: u64, to: u64, cycle: u32) -> Result<Option<u64>> {
-        let mut at = from;
-        while at < to {
-            let n = (to - at).min(64);
+    fn hole(&self, among: Range<u64>, cycle: u32, control: &Control<'_>) -> Result<Option<u64>> {
+        let mut at = among.start;
+        while at < among.end {
+            control.check()?;
+            let n = (among.end - at).min(64);
             let bytes = self.read(at, n)?;
             let found = bytes.chunks(LOG_BLOCK).position(|b| cycle_of(b) == cycle);
             if let Some(i) = found {
@@ -193,11 +197,12 @@ impl Log {
     }
 
     /// The last record header before `head`, going back through the end of the log.
-    pub(super) fn record_before(&self, head: u64) -> Result<Option<(u64, RecordHeader)>> {
+    pub(super) fn record_before(&self, head: u64, control: &Control<'_>) -> Result<Option<(u64, RecordHeader)>> {
         let window = SEARCH_BLOCKS.min(self.blocks);
         let mut left = window;
         let mut end = head;
         while left > 0 {
+            control.check()?;
             if end == 0 {
                 end = self.blocks;
             }
@@ -218,12 +223,12 @@ impl Log {
 /// Whether the volume's log is clean.
 ///
 /// # Errors
-/// [`crate::Error::Io`]; [`crate::Error::Corrupt`] where the log holds no log.
-pub fn log_state(volume: &Volume) -> Result<LogState> {
+/// [`crate::Error::Io`]; [`crate::Error::Corrupt`] where the log holds no log; [`crate::Error::Stopped`].
+pub fn log_state(volume: &Volume, control: &Control<'_>) -> Result<LogState> {
     let Some(log) = Log::open(volume)? else { return Ok(LogState::Absent) };
     let blocks = log.blocks;
-    let (head, cycle) = log.head()?;
-    let Some((at, header)) = log.record_before(head)? else {
+    let (head, cycle) = log.head(control)?;
+    let Some((at, header)) = log.record_before(head, control)? else {
         return Err(Corruption::new("log", "record", Rule::Missing).found("no record before the head").into());
     };
     let head = Lsn::new(cycle, u32::try_from(head).unwrap_or(u32::MAX));

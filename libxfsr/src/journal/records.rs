@@ -156,10 +156,10 @@ pub(super) fn lsn_before(at: u64, head: u64, cycle: u32) -> Lsn {
 }
 
 /// The newest record, which must be right and end at the head.
-fn newest(log: &Log) -> Result<Newest> {
-    let (head, cycle) = log.head()?;
+fn newest(log: &Log, control: &Control<'_>) -> Result<Newest> {
+    let (head, cycle) = log.head(control)?;
     let (at, header) =
-        log.record_before(head)?.ok_or_else(|| bad("record", Rule::Missing).found("none before the head"))?;
+        log.record_before(head, control)?.ok_or_else(|| bad("record", Rule::Missing).found("none before the head"))?;
     let lsn = lsn_before(at, head, cycle);
     let room = (head + log.blocks - at - 1) % log.blocks + 1;
     if header.fmt.get() == FORMAT_LINUX_BE {
@@ -189,8 +189,8 @@ fn big_endian() -> Error {
 }
 
 /// Where a log ends that is clean, and how many blocks its last record takes.
-pub(super) fn clean_end(log: &Log) -> Result<(End, u64)> {
-    let newest = newest(log)?;
+pub(super) fn clean_end(log: &Log, control: &Control<'_>) -> Result<(End, u64)> {
+    let newest = newest(log, control)?;
     let wrapped = newest.head <= u64::from(newest.lsn.block());
     let cycle = if wrapped { next_cycle(newest.lsn.cycle()) } else { newest.lsn.cycle() };
     let head = Lsn::new(cycle, u32::try_from(newest.head).unwrap_or(u32::MAX));
@@ -198,12 +198,12 @@ pub(super) fn clean_end(log: &Log) -> Result<(End, u64)> {
 }
 
 /// The newest record of those that recovery can use: the last before the first that is not whole.
-pub(super) fn newest_whole(log: &Log) -> Result<Newest> {
-    let (head, cycle) = log.head()?;
+pub(super) fn newest_whole(log: &Log, control: &Control<'_>) -> Result<Newest> {
+    let (head, cycle) = log.head(control)?;
     // Record headers that can belong to records under way, newest first, and one more, which must be right.
     let (mut starts, mut end, mut span) = (Vec::new(), head, 0);
     while starts.len() as u64 <= IN_FLIGHT && span < log.blocks {
-        let Some((at, header)) = log.record_before(end)? else { break };
+        let Some((at, header)) = log.record_before(end, control)? else { break };
         let length = (end + log.blocks - at - 1) % log.blocks + 1;
         span += length;
         // Before the head begins what the cycle before has left.
@@ -260,7 +260,7 @@ pub fn whole_records(
     each: &mut dyn FnMut(&Record) -> Result<ControlFlow<()>>,
 ) -> Result<End> {
     let log = open(volume)?;
-    let newest = newest_whole(&log)?;
+    let newest = newest_whole(&log, control)?;
     walk(&log, &newest, control, each)?;
     let wrapped = newest.head <= u64::from(newest.lsn.block());
     let cycle = if wrapped { next_cycle(newest.lsn.cycle()) } else { newest.lsn.cycle() };
@@ -280,7 +280,7 @@ pub fn records(
     each: &mut dyn FnMut(&Record) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
     let log = open(volume)?;
-    let newest = newest(&log)?;
+    let newest = newest(&log, control)?;
     walk(&log, &newest, control, each)
 }
 

@@ -44,7 +44,15 @@ impl Item<'_> {
 struct Open {
     lsn: Lsn,
     regions: Vec<Vec<u8>>,
+    /// What it takes in memory, about.
+    held: usize,
 }
+
+/// What a transaction that has started takes in memory beside its regions, and a region beside its bytes, about.
+const OVERHEAD: usize = 64;
+/// What may be open in the smallest log and in the largest. Linux begins to write a checkpoint at 32 MiB.
+const LEAST: usize = 16 << 20;
+const MOST: usize = 512 << 20;
 
 /// A committed transaction before its regions are cut into items; the first is its header.
 #[derive(Debug)]
@@ -56,9 +64,11 @@ pub(super) struct Committed {
 }
 
 /// Puts operations together to transactions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Transactions {
     open: HashMap<u32, Open>,
+    held: usize,
+    most: usize,
 }
 
 fn bad(field: &'static str, rule: Rule) -> Box<Corruption> {
@@ -66,6 +76,25 @@ fn bad(field: &'static str, rule: Rule) -> Box<Corruption> {
 }
 
 impl Transactions {
+    /// For the transactions of this volume's log.
+    ///
+    /// The kernel lets no checkpoint grow beyond an eighth of the log, and few are open at once: a log with much more of them is noise, which
+    /// shall not take all memory.
+    pub fn of(volume: &Volume) -> Self {
+        let g = &volume.geometry;
+        let bytes = usize::try_from(u64::from(g.log_blocks) << g.block_log).unwrap_or(usize::MAX);
+        Self { open: HashMap::new(), held: 0, most: bytes.clamp(LEAST, MOST) }
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<()> {
+        self.held = self.held.saturating_add(bytes);
+        if self.held <= self.most {
+            return Ok(());
+        }
+        let c = bad("tid", Rule::Range).found(format_args!("{} transactions that are not committed", self.open.len()));
+        Err(c.expected(format_args!("less than {} bytes of them", self.most)).into())
+    }
+
     /// Takes the operations of the next record and calls `each` with all items of each transaction that it commits, in the order in
     /// which they were logged.
     ///
@@ -94,17 +123,25 @@ impl Transactions {
             return Ok(None);
         }
         if flags.contains(OpFlags::START) {
-            if self.open.insert(tid, Open { lsn, regions: Vec::new() }).is_some() {
+            self.take(OVERHEAD)?;
+            if self.open.insert(tid, Open { lsn, regions: Vec::new(), held: OVERHEAD }).is_some() {
                 return Err(bad("tid", Rule::Extra).found(format_args!("{tid:#x}, which has started")).into());
             }
             return Ok(None);
         }
         if flags.contains(OpFlags::COMMIT) {
             let whole = self.open.remove(&tid);
+            self.held = self.held.saturating_sub(whole.as_ref().map_or(0, |w| w.held));
             return Ok(whole.map(|w| Committed { tid, lsn: w.lsn, regions: w.regions }));
         }
         // What started before the tail is on the disk already.
+        if !self.open.contains_key(&tid) {
+            return Ok(None);
+        }
+        let held = region.len() + OVERHEAD;
+        self.take(held)?;
         let Some(open) = self.open.get_mut(&tid) else { return Ok(None) };
+        open.held += held;
         if flags.contains(OpFlags::WAS_CONT) {
             let last = open.regions.last_mut();
             last.ok_or_else(|| bad("flags", Rule::Flags).found("a region goes on that never began"))?
@@ -117,6 +154,7 @@ impl Transactions {
 
     /// Forgets what has started and is not committed; returns how many those were.
     pub(super) fn forget(&mut self) -> usize {
+        self.held = 0;
         self.open.drain().count()
     }
 
@@ -193,7 +231,7 @@ pub struct Summary {
 /// # Errors
 /// As [`records`]; the first operation or item that breaks a rule.
 pub fn read(volume: &Volume, control: &Control<'_>) -> Result<Summary> {
-    let (mut summary, mut transactions) = (Summary::default(), Transactions::default());
+    let (mut summary, mut transactions) = (Summary::default(), Transactions::of(volume));
     let mut pending = BTreeSet::new();
     records(volume, control, &mut |record| {
         summary.records += 1;
@@ -216,4 +254,35 @@ pub fn read(volume: &Volume, control: &Control<'_>) -> Result<Summary> {
     summary.unfinished = transactions.unfinished() as u64;
     summary.pending = pending.len() as u64;
     Ok(summary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CLIENT_TRANSACTION, LEAST, OVERHEAD, OpFlags, Record, Transactions};
+    use crate::format::log::OpHeader;
+    use crate::units::Lsn;
+    use std::collections::HashMap;
+    use std::ops::ControlFlow;
+    use zerocopy::{FromZeros as _, IntoBytes as _};
+
+    fn started(tids: std::ops::Range<u32>) -> Record {
+        let mut data = Vec::new();
+        for tid in tids.clone() {
+            let mut op = OpHeader::new_zeroed();
+            (op.clientid, op.flags) = (CLIENT_TRANSACTION, OpFlags::START.bits());
+            op.tid.set(tid);
+            data.extend_from_slice(op.as_bytes());
+        }
+        Record { lsn: Lsn(1), tail: Lsn(1), blocks: 0, operations: tids.len() as u32, data }
+    }
+
+    #[test]
+    fn what_is_never_committed_does_not_take_all_memory() {
+        let mut transactions = Transactions { open: HashMap::new(), held: 0, most: LEAST };
+        let most = (LEAST / OVERHEAD) as u32;
+        let each = &mut |_: &[super::Item<'_>]| Ok(ControlFlow::Continue(()));
+        assert!(transactions.add(&started(0..most), each).is_ok());
+        let refused = transactions.add(&started(most..most + 1), each);
+        assert!(matches!(refused, Err(crate::Error::Corrupt(c)) if c.code() == "log.tid.range"));
+    }
 }

@@ -4,13 +4,12 @@ use super::layout::{Draft, refuse};
 use super::options::{Devices, Options};
 use super::sizes::whole_blocks;
 use crate::error::{Error, Result};
+use crate::geometry::{MAX_LOG_BLOCKS, MAX_LOG_BYTES};
 use crate::journal::reservation::minimum_log_blocks;
 use crate::units::AgNumber;
 
-/// Fewest and most blocks of a log, and most bytes.
+/// Fewest blocks of a log.
 const MIN_BLOCKS: u64 = 512;
-const MAX_BLOCKS: u64 = 1 << 20;
-const MAX_BYTES: u64 = (2 << 30) - (10 << 20);
 /// Smallest log that mkfs makes: smaller ones stall.
 const REALISTIC_BYTES: u64 = 64 << 20;
 /// The log gets this share of the data section.
@@ -21,9 +20,9 @@ pub(super) fn choose(options: &Options, devices: &Devices, d: &mut Draft, warnin
     let bl = d.block_log;
     let geometry = d.geometry()?;
     let least = minimum_log_blocks(&geometry, d.log_sunit << bl).max(MIN_BLOCKS).max(REALISTIC_BYTES >> bl);
-    let mut most = MAX_BLOCKS.min(MAX_BYTES >> bl);
+    let mut most = MAX_LOG_BLOCKS.min(MAX_LOG_BYTES >> bl);
     if devices.log.is_none() {
-        // Headers, roots, the free list's largest reserve, and one block for each tree to split into.
+        // Headers, roots, the free list's reserve, and one block that stays free.
         let kept = d.prealloc() + 5;
         most = most.min(d.agblocks.saturating_sub(kept));
         if most < least {

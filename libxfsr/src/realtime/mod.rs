@@ -1,6 +1,7 @@
 //! The realtime section on a volume: what its bitmap says is free.
 
 use crate::cache::{OnDamage, Want};
+use crate::control::Control;
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
 use crate::format::realtime::{Words, block_types, extents_per_block};
 use crate::inode::Inode;
@@ -12,11 +13,12 @@ use std::ops::ControlFlow;
 /// until it breaks: first extent and number of extents.
 ///
 /// # Errors
-/// When the file or its blocks cannot be read, break a rule, or do not cover these extents.
+/// When the file or its blocks cannot be read, break a rule, or do not cover these extents; [`Error::Stopped`].
 pub fn free_runs(
     volume: &Volume,
     bitmap: Ino,
     extents: u64,
+    control: &Control<'_>,
     each: &mut dyn FnMut(RtExtent, u64) -> ControlFlow<()>,
 ) -> Result<()> {
     let g = &volume.geometry;
@@ -35,6 +37,7 @@ pub fn free_runs(
             break;
         }
         for n in 0..e.count.min(blocks - at) {
+            control.check()?;
             let block = volume.block(FsBlock(e.start.saturating_add(n)), &want)?;
             let first = (at + n) * per_block;
             let bits = per_block.min(extents - first) as usize;

@@ -76,7 +76,7 @@ pub(super) fn free(
     }
     if g.rt_groups == 0 {
         let bitmap = Ino(volume.superblock.rbmino.get());
-        return realtime::free_runs(volume, bitmap, g.rt_extents, &mut |start, count| {
+        return realtime::free_runs(volume, bitmap, g.rt_extents, control, &mut |start, count| {
             each(start.0.saturating_mul(unit), count.saturating_mul(unit))
         });
     }
@@ -84,7 +84,7 @@ pub(super) fn free(
     for group in groups(volume)? {
         control.check()?;
         control.tell("realtime groups", group.number.into(), Some(g.rt_groups.into()));
-        realtime::free_runs(volume, group.file("bitmap")?, group.extents, &mut |start, count| {
+        realtime::free_runs(volume, group.file("bitmap")?, group.extents, control, &mut |start, count| {
             let start = group.first.saturating_add(start.0.saturating_mul(unit));
             let flow = each(start, count.saturating_mul(unit));
             broken = flow.is_break();

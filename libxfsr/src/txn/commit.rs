@@ -69,18 +69,16 @@ impl Transaction<'_> {
     }
 
     fn commit_chain(&mut self) -> Result<Checkpoint> {
-        let (mut done, mut last) = (Vec::new(), Checkpoint::default());
+        let mut done = Vec::new();
         loop {
             let intents = self.log_intents();
-            // The last of a chain may have changed nothing.
             let at = self.commit_once(&intents, &done)?;
-            last = last.max(at);
             for pending in &mut self.deferred {
                 if let Some((_, place @ None)) = &mut pending.logged {
                     *place = Some(at);
                 }
             }
-            let Some(next) = self.deferred.pop_front() else { return Ok(last) };
+            let Some(next) = self.deferred.pop_front() else { return Ok(at) };
             self.chain = true;
             done = self.next_step(next)?;
         }

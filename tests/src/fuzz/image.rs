@@ -115,7 +115,7 @@ pub fn exercise(data: Memory, rt: Option<Memory>) {
     let data: Arc<dyn Target> = Arc::new(data);
     let Ok(volume) = Volume::from_targets(data.clone(), None, rt.clone(), 8 << 20) else { return };
     log(&volume);
-    let dirty = matches!(journal::log_state(&volume), Ok(LogState::Dirty { .. }));
+    let dirty = matches!(journal::log_state(&volume, &Control::none()), Ok(LogState::Dirty { .. }));
     examine(volume);
     // What damage in the log makes of the rest.
     if dirty && let Ok(view) = replayed_view(data, None, rt, &Control::none()) {

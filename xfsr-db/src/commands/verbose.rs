@@ -89,7 +89,7 @@ fn everything(s: &Session, usage: &Usage, control: &Control<'_>) -> Result<(), l
     }
     if g.rt_blocks > 0 && g.rt_groups == 0 {
         let bitmap = Ino(s.volume.superblock.rbmino.get());
-        libxfsr::realtime::free_runs(&s.volume, bitmap, g.rt_extents, &mut |start, count| {
+        libxfsr::realtime::free_runs(&s.volume, bitmap, g.rt_extents, control, &mut |start, count| {
             let unit = u64::from(g.rt_extent_size);
             for b in start.0.saturating_mul(unit)..start.0.saturating_add(count).saturating_mul(unit) {
                 if s.out.broken() || b.is_multiple_of(4096) && control.check().is_err() {
@@ -157,7 +157,7 @@ fn realtime_places(s: &Session, blocks: &[u64], control: &Control<'_>) -> Result
     };
     let unit = u64::from(g.rt_extent_size);
     let bitmap = Ino(s.volume.superblock.rbmino.get());
-    libxfsr::realtime::free_runs(&s.volume, bitmap, g.rt_extents, &mut |start, count| {
+    libxfsr::realtime::free_runs(&s.volume, bitmap, g.rt_extents, control, &mut |start, count| {
         among(start.0.saturating_mul(unit), count.saturating_mul(unit))
             .for_each(|b| say!(s, "setting rtblock {b} to rtfree"));
         ControlFlow::Continue(())

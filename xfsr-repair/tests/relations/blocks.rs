@@ -105,6 +105,36 @@ fn an_lsn_ahead_of_the_log_is_found_in_every_type_of_block() {
 }
 
 #[test]
+fn a_wrong_owner_does_not_hide_what_is_wrong_with_the_contents() {
+    let Some(bench) = Bench::filled(fill) else { return };
+    let volume = bench.volume();
+    // Of each block: where its owner ends, and bytes of its contents that no such block has.
+    let changes: [(usize, usize, &[u8], [&str; 2]); 7] = [
+        (52, 8, &[0x7f; 4], ["bnobt.owner.owner", "bnobt.leftsib.range"]),
+        (52, 8, &[0x7f; 4], ["inobt.owner.owner", "inobt.leftsib.range"]),
+        (48, 48, &[0, 1], ["dirdata.owner.owner", "dirdata.bestfree.mismatch"]),
+        (56, 58, &[0, 77], ["danode.owner.owner", "danode.level.range"]),
+        (56, 58, &[0, 1], ["attrleaf.owner.owner", "attrleaf.usedbytes.count"]),
+        (40, 8, &[0, 0, 0xff, 0xff], ["symlink.owner.owner", "symlink.bytes.range"]),
+        (64, 8, &[0x7f; 8], ["bmbt.owner.owner", "bmbt.leftsib.range"]),
+    ];
+    let mut blocks = stamped(&bench, &volume);
+    for ((at, length, kind, _), (owner, content, bytes, codes)) in blocks.split_off(4).into_iter().zip(changes) {
+        let mut old = vec![0; length];
+        volume.data_target().read_at(&mut old, at).unwrap();
+        let mut new = old.clone();
+        new[owner - 1] ^= 5;
+        new[content..content + bytes.len()].copy_from_slice(bytes);
+        (kind.seal)(&mut new, Lsn(0));
+        bench.write(at, &new);
+        let findings = bench.findings();
+        assert!(codes.iter().all(|c| has(&findings, c)), "{codes:?}: {findings:?}");
+        bench.write(at, &old);
+    }
+    assert!(bench.findings().is_empty());
+}
+
+#[test]
 fn a_block_far_behind_the_end_of_a_directory_is_found() {
     let fill = |root: &std::path::Path| {
         std::fs::create_dir(root.join("dir")).unwrap();
@@ -130,6 +160,27 @@ fn a_block_far_behind_the_end_of_a_directory_is_found() {
     let findings = bench.findings();
     assert!(has(&findings, "directory.block.extra"), "{findings:?}");
     assert!(bench.stock_is_damaged());
+}
+
+#[test]
+fn a_file_of_impossible_size_is_read_without_overflow() {
+    let fill = |root: &std::path::Path| std::fs::write(root.join("file"), [1; 4096]).unwrap();
+    let Some(bench) = Bench::filled(fill) else { return };
+    let ino = bench.find("/file");
+    let start = bench.inode(ino).extents(&bench.volume(), ForkKind::Data).unwrap()[0].start;
+    bench.edit_inode(ino, |bytes| {
+        Dinode::from_bytes_mut(bytes).unwrap().size.set(u64::MAX);
+        // The last file block that fits into a record.
+        let record = BmbtRec::pack(&Extent { offset: (1 << 54) - 1, start, count: 1, unwritten: false });
+        let packed = [record.l0.get().to_be_bytes(), record.l1.get().to_be_bytes()].concat();
+        fork_bytes_mut(bytes, ForkKind::Data)[..16].copy_from_slice(&packed);
+    });
+    let (volume, inode) = (bench.volume(), bench.inode(ino));
+    for offset in [u64::MAX - 4, u64::MAX - 4096, (1 << 63) - 4096, 1 << 62] {
+        let read = file::read_at(&volume, &inode, offset, &mut [0; 100]);
+        assert!(read.is_ok_and(|n| n <= 100), "{offset}");
+    }
+    assert!(has(&bench.findings(), "inode.size.range"), "{:?}", bench.findings());
 }
 
 #[test]

@@ -77,26 +77,24 @@ pub(super) fn check(volume: &Volume, files: &Files, list: &[RtExtent], found: &F
         return found.skip("realtime groups", "this version has no check of zoned devices");
     }
     superblock(volume, found);
-    let mut free = Some(0u64);
-    let mut rest = list;
-    for number in 0..g.rt_groups {
+    let numbers = files.groups();
+    // Which files are missing was told when the tree of them was walked.
+    let mut free = Some(0u64).filter(|_| numbers.len() as u64 == u64::from(g.rt_groups));
+    for number in numbers {
         if found.stopped() {
             return;
         }
         let first = u64::from(number) << g.rt_group_log;
-        let (own, others) = rest.split_at(rest.partition_point(|e| e.start >> g.rt_group_log <= u64::from(number)));
-        rest = others;
-        let mut owned: Vec<RtExtent> = own.iter().map(|e| RtExtent { start: e.start - first, ..*e }).collect();
+        let from = list.partition_point(|e| e.start < first);
+        let own = list.get(from..).unwrap_or_default();
+        let own = own.iter().take_while(|e| e.start >> g.rt_group_log == u64::from(number));
+        let mut owned: Vec<RtExtent> = own.map(|e| RtExtent { start: e.start - first, ..*e }).collect();
         if number == 0 {
             owned.push(RtExtent { start: 0, count: g.rt_extent_size.into(), owner: owner::FS, offset: 0 });
         }
         let in_group = |kind| files.of_group(number, kind);
-        // Which of them are missing was told when the tree of them was walked.
         let (Some(bitmap), Some(summary)) = (in_group(MetaType::RtBitmap), in_group(MetaType::RtSummary)) else {
             free = None;
-            if files.is_empty() {
-                break;
-            }
             continue;
         };
         let before = u64::from(number) * u64::from(g.rt_group_extents);

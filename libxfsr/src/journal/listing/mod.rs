@@ -135,7 +135,7 @@ pub fn list(
         each,
         totals: Totals::default(),
         place: Place::Active,
-        transactions: Transactions::default(),
+        transactions: Transactions::of(volume),
         progress: HashMap::new(),
         pending: BTreeMap::new(),
         by_id: HashMap::new(),

@@ -54,11 +54,11 @@ impl Lister<'_> {
             }
             e => Err(e),
         };
-        let written = match self.log.head() {
+        let written = match self.log.head(self.control) {
             Ok(head) => Some(head),
             Err(e) => note(e).map(|()| None)?,
         };
-        let newest = match newest_whole(&self.log) {
+        let newest = match newest_whole(&self.log, self.control) {
             Ok(n) => Some(n),
             // Where there is no head, that was told.
             Err(Error::Corrupt(_)) if written.is_none() => None,
@@ -89,7 +89,7 @@ impl Lister<'_> {
                 problems.push(*self.log.locate(c.expected("between the head and the newest record"), newest.lsn));
             }
             let start = if right { tail } else { newest.lsn };
-            entry.state = match (right, log_state(volume)) {
+            entry.state = match (right, log_state(volume, self.control)) {
                 (_, Ok(LogState::Clean { .. })) => State::Clean,
                 (true, Ok(_)) => State::Dirty,
                 _ => State::Damaged,
@@ -102,7 +102,7 @@ impl Lister<'_> {
             recovery = Some((start, Recovery { first: start.block().into(), used, all }));
         } else if let Some((head, cycle)) = written {
             // No record can be used: the last is told, as far as it can be read.
-            if let Some((at, _)) = self.log.record_before(head)? {
+            if let Some((at, _)) = self.log.record_before(head, self.control)? {
                 let all = Some(distance(at, head)).filter(|n| *n > 0).unwrap_or(blocks);
                 recovery = Some((lsn_before(at, head, cycle), Recovery { first: at, used: 0, all }));
             }

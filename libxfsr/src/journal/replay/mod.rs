@@ -113,14 +113,14 @@ pub fn replay(volume: &Volume, target: &dyn Target, control: &Control<'_>) -> Re
         directories: BTreeSet::new(),
     };
     const GO: ControlFlow<()> = ControlFlow::Continue(());
-    let mut transactions = Transactions::default();
+    let mut transactions = Transactions::of(volume);
     whole_records(volume, control, &mut |record| {
         transactions.add(record, &mut |items| {
             replay.note_cancelled(items)?;
             Ok(GO)
         })
     })?;
-    let mut transactions = Transactions::default();
+    let mut transactions = Transactions::of(volume);
     let mut group = Lsn(0);
     let end = whole_records(volume, control, &mut |record| {
         transactions.add(record, &mut |items| {
