@@ -37,6 +37,9 @@ impl Joined {
     pub(super) fn committed(&mut self, at: crate::cache::Checkpoint) {
         let block = &mut *self.guard;
         (block.kind, block.owner, block.damage) = (self.kind, self.owner, None);
+        if self.fresh {
+            block.objects.clear();
+        }
         // Readers may verify it as something else, or for another owner: so its checksum is right already. The LSN is stamped when it is written.
         let lsn = (self.kind.lsn)(&block.bytes).unwrap_or_default();
         (self.kind.seal)(&mut block.bytes, lsn);

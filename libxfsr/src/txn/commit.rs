@@ -69,16 +69,18 @@ impl Transaction<'_> {
     }
 
     fn commit_chain(&mut self) -> Result<Checkpoint> {
-        let mut done = Vec::new();
+        let (mut done, mut last) = (Vec::new(), Checkpoint::default());
         loop {
             let intents = self.log_intents();
+            // The last of a chain may have changed nothing.
             let at = self.commit_once(&intents, &done)?;
+            last = last.max(at);
             for pending in &mut self.deferred {
                 if let Some((_, place @ None)) = &mut pending.logged {
                     *place = Some(at);
                 }
             }
-            let Some(next) = self.deferred.pop_front() else { return Ok(at) };
+            let Some(next) = self.deferred.pop_front() else { return Ok(last) };
             self.chain = true;
             done = self.next_step(next)?;
         }

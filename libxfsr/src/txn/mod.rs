@@ -27,11 +27,13 @@ mod item;
 mod locks;
 mod objects;
 mod sink;
+mod superblock;
 
 pub use intent::{Deferred, Intent};
 pub use item::{CommitSet, ItemKey, LogItem, RegionWriter};
 pub use locks::{InodeLock, InodeLocks};
 pub use sink::{CommitSink, DirtySink};
+pub use superblock::Counters;
 
 use crate::cache::{BlockKey, Checkpoint};
 use crate::error::Result;
@@ -183,8 +185,7 @@ impl Scope {
     pub fn log_incompat(&self) -> LogIncompat {
         LogIncompat::from_bits_retain(self.log_incompat.load(Ordering::Acquire))
     }
-    /// Says which log features the superblock on the disk has from now on.
-    pub fn set_log_incompat(&self, features: LogIncompat) {
+    fn set_log_incompat(&self, features: LogIncompat) {
         self.log_incompat.store(features.bits(), Ordering::Release);
     }
     /// Begins a transaction, when there is room in the log for what it may log. The caller holds no block, else the room may never come.

@@ -22,9 +22,10 @@ use super::records::clean_end;
 use crate::cache::{BlockKey, Checkpoint, LogGate};
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::format::features::{LogIncompat, RoCompat};
 use crate::geometry::Geometry;
 use crate::target::Target;
-use crate::txn::{CommitSet, CommitSink, RegionWriter};
+use crate::txn::{CommitSet, CommitSink, Counters, RegionWriter, Reservation, Scope};
 use crate::units::{BASIC_BLOCK, Device, Lsn};
 use crate::volume::Volume;
 use checkpoint::{Open, cost};
@@ -81,6 +82,32 @@ impl std::fmt::Debug for Journal {
 
 fn failed() -> Error {
     Error::invalid("the journal has failed: the filesystem must be opened anew, which recovers it")
+}
+
+/// Whether a filesystem may be changed at all.
+fn writable(volume: &Volume) -> Result<()> {
+    let features = &volume.geometry.features;
+    let unknown = features.ro_compat.difference(RoCompat::all()).bits();
+    if unknown != 0 {
+        let what = "this program does not know, and may only be read";
+        return Err(Error::unsupported(format!(
+            "the filesystem has features (read-only compatible {unknown:#x}) that {what}"
+        )));
+    }
+    let unknown = features.log_incompat.difference(LogIncompat::all()).bits();
+    if unknown != 0 {
+        return Err(Error::unsupported(format!("the log has features ({unknown:#x}) that this program does not know")));
+    }
+    if features.needs_repair() {
+        return Err(Error::unsupported("the filesystem is marked as in need of repair: repair it first"));
+    }
+    if volume.superblock_from.0 != 0 {
+        return Err(Error::unsupported("the primary superblock cannot be used: repair it first"));
+    }
+    match volume.shortfall() {
+        Some(c) => Err(c.into()),
+        None => Ok(()),
+    }
 }
 
 impl Core {
@@ -206,6 +233,7 @@ impl Journal {
     /// [`Error::Invalid`] where the log must be replayed first; [`Error::MissingDevice`]; [`Error::Unsupported`] where the filesystem has
     /// features that this library does not know and may therefore only read; I/O errors.
     pub fn open(volume: Arc<Volume>, options: &Options) -> Result<Arc<Self>> {
+        writable(&volume)?;
         match log_state(&volume, &Control::none())? {
             LogState::Clean { .. } => {}
             LogState::Absent => return Err(Error::MissingDevice { device: Device::Log }),
@@ -264,6 +292,22 @@ impl Journal {
     /// Where the log's head is.
     pub fn head(&self) -> Lsn {
         self.core.space.lock().head
+    }
+
+    /// Ends all work on a filesystem: everything is written to its place, the superblock gets its sums and loses the features that only a log in use
+    /// needs, and the log is closed.
+    ///
+    /// # Errors
+    /// As [`Journal::close`].
+    pub fn finish(&self, scope: &Scope, counters: Option<&Counters>) -> Result<()> {
+        self.settle()?;
+        if let Some(counters) = counters {
+            let mut t = scope.begin(Reservation { sectors: 1, ..Reservation::default() })?;
+            t.set_counters(counters)?;
+            t.commit()?;
+        }
+        scope.clear_log_incompat()?;
+        self.close()
     }
 
     /// Writes everything to its place and an unmount record behind it: the log is clean. What the superblock counts must be right by then.
