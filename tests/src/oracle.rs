@@ -143,6 +143,23 @@ pub fn verdict(program: &str, args: &[OsString]) -> Result<Verdict> {
     Ok(Verdict { code: out.status.code().unwrap_or(-1), output: text })
 }
 
+/// Asserts that a program refuses a v4 filesystem in a sentence. `args` come before the path.
+///
+/// # Panics
+/// Where it does not.
+pub fn v4_is_refused(program: &str, args: &[&str], code: i32) {
+    if require(&["mkfs.xfs"]).is_none() {
+        return;
+    }
+    let image = tempfile::NamedTempFile::new().expect("a file");
+    image.as_file().set_len(300 << 20).expect("a length");
+    mkfs_xfs(&["-m", "crc=0"], image.path()).expect("a v4 filesystem");
+    let words: Vec<OsString> = args.iter().map(OsString::from).chain([image.path().into()]).collect();
+    let v = verdict(program, &words).expect("it runs");
+    assert_eq!(v.code, code, "{}", v.output);
+    assert!(v.output.contains("XFS v4 filesystem"), "{}", v.output);
+}
+
 /// Runs xfs_db read-only with these commands and returns what it printed on its standard output.
 pub fn xfs_db<S: AsRef<str>>(devices: impl Into<Devices>, commands: &[S]) -> Result<String> {
     db(devices.into(), "-r", commands)

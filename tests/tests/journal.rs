@@ -13,12 +13,7 @@ use libxfsr::volume::{self, Volume};
 use rand::{Rng as _, SeedableRng as _};
 use xfsr_tests::corpus::{self, End, Recipe};
 use xfsr_tests::oracle::{self, Devices};
-
-fn open(devices: &Devices) -> Volume {
-    let devices =
-        volume::Devices { data: devices.data.clone(), log: devices.log.clone(), realtime: devices.rt.clone() };
-    Volume::open(&devices).unwrap()
-}
+use xfsr_tests::view::open;
 
 fn selected(wanted: impl Fn(&Recipe) -> bool) -> impl Iterator<Item = (&'static Recipe, Devices)> {
     corpus::selected().filter(move |r| wanted(r)).filter_map(|r| Some((r, corpus::obtain(r.name)?)))

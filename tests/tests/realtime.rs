@@ -14,11 +14,7 @@ use libxfsr::units::{FsBlock, Ino, Lsn};
 use libxfsr::volume::{self, Volume};
 use xfsr_tests::corpus;
 use xfsr_tests::oracle::{self, Devices};
-
-fn open(devices: &Devices) -> Volume {
-    let devices = volume::Devices { data: devices.data.clone(), log: None, realtime: devices.rt.clone() };
-    Volume::open(&devices).expect("a volume")
-}
+use xfsr_tests::view::open;
 
 fn checked(devices: &Devices) -> Option<Outcome> {
     let devices = volume::Devices { data: devices.data.clone(), log: None, realtime: devices.rt.clone() };

@@ -134,13 +134,5 @@ fn without_n_nothing_is_done() {
 
 #[test]
 fn v4_is_refused_in_a_sentence() {
-    if oracle::require(&["mkfs.xfs"]).is_none() {
-        return;
-    }
-    let image = tempfile::NamedTempFile::new().unwrap();
-    image.as_file().set_len(300 << 20).unwrap();
-    oracle::mkfs_xfs(&["-m", "crc=0"], image.path()).unwrap();
-    let v = check(&Devices::from(image.path()), &[]);
-    assert_eq!(v.code, 1, "{}", v.output);
-    assert!(v.output.contains("XFS v4 filesystem"), "{}", v.output);
+    oracle::v4_is_refused(env!("CARGO_BIN_EXE_xfsr-repair"), &["-n"], 1);
 }

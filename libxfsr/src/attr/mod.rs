@@ -1,6 +1,6 @@
 //! Extended attributes on a volume: all of them, or one by name.
 
-use crate::cache::{BlockKey, BlockRead, OnDamage, Want};
+use crate::cache::{BlockRead, OnDamage, Want};
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
 use crate::format::BlockType;
 use crate::format::attr::{
@@ -88,13 +88,8 @@ pub fn block(
     kind: &'static BlockType,
     damage: OnDamage,
 ) -> Result<BlockRead> {
-    let pieces = file::map_blocks(volume, inode, ForkKind::Attr, at, 1)?
-        .ok_or_else(|| bad(inode.ino, "block", Rule::Missing, Some(at)))?;
-    let want = Want::new(kind, damage).owned_by(inode.ino);
-    volume.cache.read(&BlockKey::many(volume.data, pieces), &want, &volume.geometry).map_err(|e| match e {
-        Error::Corrupt(c) => Error::Corrupt(c.in_inode(inode.ino).in_fork(ForkKind::Attr, Some(at))),
-        e => e,
-    })
+    file::block(volume, inode, ForkKind::Attr, (at, 1), &Want::new(kind, damage))?
+        .ok_or_else(|| bad(inode.ino, "block", Rule::Missing, Some(at)).into())
 }
 
 /// Calls `each` with every attribute until it breaks; incomplete ones are left out. What cannot be read is handed over as an

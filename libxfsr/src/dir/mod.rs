@@ -6,7 +6,7 @@ mod path;
 pub use lookup::lookup;
 pub use path::{MAX_COMPONENTS, resolve};
 
-use crate::cache::{BlockKey, BlockRead, OnDamage, Want};
+use crate::cache::{BlockRead, OnDamage, Want};
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
 use crate::format::BlockType;
 use crate::format::dir::{self, Entry, ShortDir};
@@ -52,14 +52,7 @@ pub fn block(
     damage: OnDamage,
 ) -> Result<Option<BlockRead>> {
     let count = 1u64 << volume.geometry.dir_block_log;
-    let Some(pieces) = file::map_blocks(volume, inode, ForkKind::Data, first, count)? else { return Ok(None) };
-    let key = BlockKey::many(volume.data, pieces);
-    let locate = |e| match e {
-        Error::Corrupt(c) => Error::Corrupt(c.in_inode(inode.ino).in_fork(ForkKind::Data, Some(first))),
-        e => e,
-    };
-    let want = Want::new(kind, damage).owned_by(inode.ino);
-    volume.cache.read(&key, &want, &volume.geometry).map(Some).map_err(locate)
+    file::block(volume, inode, ForkKind::Data, (first, count), &Want::new(kind, damage))
 }
 
 /// Calls `each` with every entry, `.` and `..` too, until it breaks. A block that cannot be read is handed over as an error,

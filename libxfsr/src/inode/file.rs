@@ -1,7 +1,7 @@
 //! Inodes as they are read: contents at an offset, target of a symbolic link.
 
 use super::fork;
-use crate::cache::{OnDamage, TargetId};
+use crate::cache::{BlockKey, BlockRead, OnDamage, TargetId, Want};
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
 use crate::format::btree::Extent;
 use crate::format::inode::{Dinode, Format, fork_bytes, verify_dinode};
@@ -236,6 +236,25 @@ pub fn map_blocks(
             .into());
     }
     Ok((next > last).then_some(pieces))
+}
+
+/// A block of a fork, `count` blocks of the filesystem from `first` on, which must belong to the inode. None if any of them is a hole.
+///
+/// # Errors
+/// As [`map_blocks`] and [`crate::cache::BufCache::read`]; what is corrupt says where in the file it is.
+pub fn block(
+    volume: &Volume,
+    inode: &Inode,
+    fork: ForkKind,
+    (first, count): (FileBlock, u64),
+    want: &Want,
+) -> Result<Option<BlockRead>> {
+    let Some(pieces) = map_blocks(volume, inode, fork, first, count)? else { return Ok(None) };
+    let want = want.owned_by(inode.ino);
+    volume.cache.read(&BlockKey::many(volume.data, pieces), &want, &volume.geometry).map(Some).map_err(|e| match e {
+        Error::Corrupt(c) => Error::Corrupt(c.in_inode(inode.ino).in_fork(fork, Some(first))),
+        e => e,
+    })
 }
 
 /// The target on which a file's data lies; none for a realtime file without its device.

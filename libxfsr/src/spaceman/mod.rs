@@ -160,7 +160,6 @@ fn on_xfs(path: &Path) -> bool {
 
 /// Whether it is of a kind that answers at once: to open a pipe waits for its other end, and to open a device may do things.
 fn may_be_opened(kind: std::fs::FileType) -> bool {
-    use std::os::unix::fs::FileTypeExt as _;
     kind.is_file() || kind.is_dir() || kind.is_block_device()
 }
 

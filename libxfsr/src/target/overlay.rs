@@ -75,6 +75,22 @@ impl Target for Overlay {
         }
         Ok(())
     }
+    fn next_data(&self, offset: u64) -> u64 {
+        let runs = self.runs.read();
+        let mut at = offset;
+        while at < self.len() {
+            // What this run of written units, or the gap before the next one, has.
+            let (data, end) = match runs.end_of(at / UNIT) {
+                Some(end) => (self.written.next_data(at), end * UNIT),
+                None => (self.below.next_data(at), runs.next(at / UNIT).map_or(u64::MAX, |s| s * UNIT)),
+            };
+            if data < end {
+                return data;
+            }
+            at = end;
+        }
+        at.min(self.len()).max(offset)
+    }
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         check_range("write", self.name(), offset, buf.len() as u64, self.len())?;
         if buf.is_empty() {
@@ -142,10 +158,28 @@ mod tests {
                 let mut seen = vec![0; model.len()];
                 o.read_at(&mut seen, 0).unwrap();
                 prop_assert_eq!(&seen, &model);
+                for at in (0..model.len()).step_by(700) {
+                    let data = o.next_data(at as u64) as usize;
+                    prop_assert!(model[at..data].iter().all(|b| *b == 0), "{at} to {data}");
+                }
             }
             let mut untouched = vec![0; before.len()];
             below.read_at(&mut untouched, 0).unwrap();
             prop_assert_eq!(untouched, before);
         }
+    }
+
+    #[test]
+    fn holes_are_passed_over() {
+        let below = Xfile::new("below").unwrap();
+        below.set_len(1 << 20).unwrap();
+        below.write_at(&[1; 4096], 512 << 10).unwrap();
+        let o = Overlay::new(Arc::new(below)).unwrap();
+        assert_eq!((o.next_data(0), o.next_data(600 << 10)), (512 << 10, 1 << 20));
+        o.write_at(&[1; 4096], 700 << 10).unwrap();
+        assert_eq!((o.next_data(0), o.next_data(600 << 10)), (512 << 10, 700 << 10));
+        o.punch(512 << 10, 4096).unwrap();
+        assert_eq!((o.next_data(0), o.next_data(900 << 10)), (700 << 10, 1 << 20));
+        assert_eq!(o.next_data(2 << 20), 2 << 20);
     }
 }
