@@ -121,3 +121,51 @@ impl LogItem for BufferItem<'_> {
         if self.flags & BufFlags::CANCEL.bits() != 0 { Vec::new() } else { map }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{BufferItem, changed_chunks};
+    use crate::cache::{BlockKey, TargetId};
+    use crate::format::log::items::{BufFlags, buf_item, buf_runs};
+    use crate::txn::{LogItem, RegionWriter};
+    use crate::units::Daddr;
+
+    fn regions(item: &BufferItem<'_>, covered: &[u32]) -> (Vec<Vec<u8>>, Vec<u32>) {
+        let mut out = RegionWriter::default();
+        let covers = item.format(covered, &mut out);
+        (out.regions().map(<[u8]>::to_vec).collect(), covers)
+    }
+
+    #[test]
+    fn each_piece_of_a_scattered_block_is_an_item_of_its_own() {
+        let before = vec![0; 8192];
+        let mut after = before.clone();
+        // The last chunk of the first piece, the first two of the second, and the last of all.
+        (after[4000], after[4096], after[4300], after[8191]) = (1, 2, 3, 4);
+        let key = BlockKey::many(TargetId(0), [(Daddr(800), 8), (Daddr(96), 8)]);
+        let mut item = BufferItem {
+            key: &key,
+            bytes: &after,
+            dirty: changed_chunks(&before, &after),
+            flags: 11 << 11,
+            patches: vec![(4300, [9; 4])],
+        };
+        let (all, covers) = regions(&item, &[]);
+        let head = |r: &[u8]| buf_item(r).map(|(f, m)| (f.blkno.get(), f.size.get(), buf_runs(m))).unwrap();
+        assert_eq!(head(&all[0]), (800, 2, vec![(31, 1)]));
+        assert_eq!(all[1], after[3968..4096]);
+        assert_eq!(head(&all[2]), (96, 3, vec![(0, 2), (31, 1)]));
+        assert_eq!((all[3].len(), all[3][204..208].to_vec(), all[4].len(), all.len()), (256, vec![9; 4], 128, 5));
+        // What an earlier item of the checkpoint has logged is logged again, as it is now.
+        item.dirty = vec![0, 1];
+        let (again, union) = regions(&item, &covers);
+        assert_eq!((again, union), (all, covers.clone()));
+        // A piece that did not change is not logged; all are freed.
+        item.dirty = vec![1, 0];
+        assert_eq!(regions(&item, &[]).0.len(), 2);
+        item.flags |= BufFlags::CANCEL.bits();
+        let (freed, covers) = regions(&item, &covers);
+        assert!(covers.is_empty());
+        assert_eq!(freed.iter().map(|r| head(r)).collect::<Vec<_>>(), [(800, 1, vec![]), (96, 1, vec![])]);
+    }
+}

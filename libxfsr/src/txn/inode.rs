@@ -23,7 +23,7 @@ fn time(t: Timestamp, bigtime: bool) -> u64 {
 }
 
 /// The core as the journal has it.
-pub(super) fn log_core(d: &Dinode) -> LogDinode {
+pub(crate) fn log_core(d: &Dinode) -> LogDinode {
     let mut log = LogDinode::new_zeroed();
     let big = d.bigtime();
     log.magic.set(d.magic.get());

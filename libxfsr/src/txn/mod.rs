@@ -21,7 +21,7 @@
 mod blocks;
 mod buffer;
 mod commit;
-mod inode;
+pub(crate) mod inode;
 mod intent;
 mod item;
 mod locks;
