@@ -327,6 +327,31 @@ fn a_damaged_log_is_listed_as_far_as_it_goes() {
 }
 
 #[test]
+fn a_log_of_a_big_endian_machine_is_listed_without_its_items() {
+    let Some(devices) = corpus::obtain("dirty") else { return };
+    let (volume, target) = scratch(&devices);
+    let (before, sound) = list(&volume, View::Recovery);
+    let start = volume.geometry.fsblock_to_daddr(volume.geometry.log_start).unwrap().bytes();
+    for e in &before {
+        if let Entry::Record(r) = e {
+            let at = start + u64::from(r.lsn.block()) * 512;
+            let mut block = vec![0; 512 + r.length as usize];
+            target.read_at(&mut block, at).unwrap();
+            let (header, data) = block.split_at_mut(512);
+            header[303] = 2;
+            libxfsr::format::log::seal_record(header, data);
+            target.write_at(&block, at).unwrap();
+        }
+    }
+    let (entries, totals) = list(&volume, View::Blocks { from: 0 });
+    let foreign = entries.iter().filter(|e| matches!(e, Entry::Record(r) if r.format == 2 && r.whole));
+    assert_eq!(foreign.count() as u64, sound.records);
+    assert!(totals.operations >= sound.operations && totals.findings + totals.warnings >= sound.records, "{totals:?}");
+    let (_, totals) = list(&volume, View::Recovery);
+    assert!(totals.transactions == 0 && totals.findings > 0 && totals.pending == 0, "{totals:?}");
+}
+
+#[test]
 fn noise_in_a_log_is_no_panic_and_no_endless_list() {
     let Some(devices) = corpus::obtain("dirty") else { return };
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(11);

@@ -311,3 +311,6 @@ impl Lister<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
