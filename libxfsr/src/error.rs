@@ -72,6 +72,9 @@ pub enum Error {
     /// Nothing there under that name or number.
     #[error("not found: {0}")]
     NotFound(String),
+    /// Not enough free blocks, or none as they are wanted. Nothing was changed.
+    #[error("no space left: {0}")]
+    NoSpace(String),
     /// The caller asked to stop, or the time budget ran out.
     #[error("stopped before the end")]
     Stopped,

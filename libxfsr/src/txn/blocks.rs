@@ -70,6 +70,20 @@ impl Transaction<'_> {
         self.blocks.contains_key(key)
     }
 
+    /// The last block of that type, by address, that it has joined: who must lock them in ascending order asks what comes next.
+    pub fn last_of(&self, kind: &BlockType) -> Option<&BlockKey> {
+        self.blocks.iter().rev().find(|(_, j)| j.kind == kind).map(|(key, _)| key)
+    }
+
+    /// Unlocks a block in which nothing was changed: who looked in vain. False where it was, and where it is not joined.
+    pub fn let_go(&mut self, key: &BlockKey) -> bool {
+        let unchanged = self.blocks.get(key).is_some_and(|j| j.dirty().is_none());
+        if unchanged && let Some(joined) = self.blocks.remove(key) {
+            drop(joined);
+        }
+        unchanged
+    }
+
     fn join(&mut self, key: &BlockKey, want: &Want) -> Result<&mut Joined> {
         if want.kind == &INODE_CLUSTER {
             return Err(Error::invalid("inodes are changed one by one, not by their cluster"));

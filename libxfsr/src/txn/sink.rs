@@ -34,6 +34,10 @@ pub trait CommitSink: Send + Sync {
     /// # Errors
     /// When it cannot be.
     fn force(&self, upto: Checkpoint) -> Result<()>;
+    /// Whether all up to that checkpoint is durable, as far as it is known without waiting.
+    fn is_durable(&self, _upto: Checkpoint) -> bool {
+        true
+    }
     /// Whether intents are logged here.
     fn has_log(&self) -> bool;
     /// Whether an intent of that checkpoint keeps the log from going on, so that it should be logged anew.

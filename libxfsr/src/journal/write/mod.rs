@@ -473,6 +473,9 @@ impl CommitSink for Journal {
     fn force(&self, upto: Checkpoint) -> Result<()> {
         self.core.before_write(upto)
     }
+    fn is_durable(&self, upto: Checkpoint) -> bool {
+        self.core.space.lock().durable >= upto.0
+    }
     fn has_log(&self) -> bool {
         true
     }
