@@ -2,7 +2,7 @@
 //!
 //! [`Space`] allocates and frees extents in a transaction, in the trees of free space, and keeps the reverse mappings. Every operation
 //! locks the AGF, then fills the AG's free list to what its trees may need for it, and only then changes something: so it does not fail
-//! half-way for want of a block. After any error but [`Error::NoSpace`](crate::Error::NoSpace) the transaction is dropped, which takes all back.
+//! half-way for want of a block. After any error but [`Error::NoSpace`] the transaction is dropped, which takes all back.
 //!
 //! Who depends on whom: the trees of inodes and reference counts get blocks from the free space, whose trees and those of the reverse mappings
 //! get them from the free list, which is filled from free space. Never the other way round.
