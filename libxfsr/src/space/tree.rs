@@ -127,16 +127,10 @@ impl Store for AgTreeMut<'_, '_> {
 }
 
 impl StoreMut for AgTreeMut<'_, '_> {
-    fn identity(&self, at: Ptr) -> Identity {
-        let g = self.t.geometry();
-        let daddr = g.agbno_to_daddr(self.ag, AgBlock(u32::try_from(at.0).unwrap_or(u32::MAX)));
-        let owner = u64::from(self.ag.0);
-        Identity::new(self.tree.block_type(), g, daddr, owner).unwrap_or(Identity {
-            magic: 0,
-            blkno: daddr.0,
-            uuid: g.meta_uuid,
-            owner,
-        })
+    fn identity(&self, at: Ptr) -> Result<Identity> {
+        let daddr = self.daddr_key(at)?.daddr();
+        let identity = Identity::new(self.tree.block_type(), self.t.geometry(), daddr, self.ag.0.into());
+        identity.ok_or_else(|| Error::invalid("a type of blocks that is no btree's"))
     }
     fn reserve(&mut self, blocks: u32) -> Result<()> {
         if self.on_list() {
