@@ -93,6 +93,7 @@ impl From<&Error> for Failure {
             Error::Busy { .. } => "in-use",
             Error::NotFound(_) => "not-found",
             Error::Stopped if interrupted() => "interrupted",
+            Error::NoSpace(_) => "no-space",
             Error::Stopped => "stopped",
         };
         let finding = match e {
