@@ -1,9 +1,9 @@
-//! Steps of a chain: freeing extents, and changes of reverse mappings.
+//! Steps of a chain: freeing extents, and changes of reverse mappings and reference counts.
 
 use super::{RmapOwner, Space};
 use crate::error::{Error, Result};
 use crate::format::btree::{RMAP_ATTR_FORK, RMAP_BMBT_BLOCK, RMAP_OFFSET_MASK, RMAP_UNWRITTEN};
-use crate::format::log::items::{ItemType, MapExtent, RmapOp};
+use crate::format::log::items::{ItemType, MapExtent, PhysExtent, RefcountOp, RmapOp};
 use crate::geometry::Geometry;
 use crate::txn::{Deferred, Intent, Reservation, Transaction};
 use crate::units::FsBlock;
@@ -163,6 +163,76 @@ impl Deferred for MapChanges {
             change.apply(&self.space, t)?;
         }
         self.changes = rest;
+        Ok(if self.changes.is_empty() { None } else { Some(self) })
+    }
+}
+
+/// One change of reference counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CountChange {
+    /// What happens.
+    pub op: RefcountOp,
+    /// First block.
+    pub start: FsBlock,
+    /// Blocks.
+    pub blocks: u32,
+}
+
+/// Changes reference counts, in order; what nobody has any more is freed.
+pub struct CountChanges {
+    space: Arc<Space>,
+    changes: Vec<CountChange>,
+    reservation: Reservation,
+}
+
+impl CountChanges {
+    /// Done one after the other, each in as many transactions as it takes.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for none, or for more than an intent may name.
+    pub fn new(space: Arc<Space>, g: &Geometry, changes: Vec<CountChange>) -> Result<Box<Self>> {
+        if changes.is_empty() || changes.len() > IN_INTENT {
+            return Err(Error::invalid(format!("1 to {IN_INTENT} reference counts are changed by one step")));
+        }
+        let path = (2 * u32::from(g.max_levels.refcount)).saturating_sub(1);
+        let counts = Reservation { blocks: 4 * path, ..Reservation::default() };
+        Ok(Box::new(Self { space, changes, reservation: Space::reservation(g, 4).and(counts) }))
+    }
+}
+
+impl Deferred for CountChanges {
+    fn kind(&self) -> ItemType {
+        ItemType::Cui
+    }
+    fn intent(&self, id: u64) -> Intent {
+        let extent = |c: &CountChange| {
+            let mut e = PhysExtent::new_zeroed();
+            e.startblock = U64::new(c.start.0);
+            e.len = U32::new(c.blocks);
+            e.flags = U32::new(c.op as u32);
+            e
+        };
+        let extents: Vec<PhysExtent> = self.changes.iter().map(extent).collect();
+        Intent::refcounts(ItemType::Cui, id, &extents)
+    }
+    fn done(&self, id: u64) -> Intent {
+        Intent::finished(ItemType::Cud, id)
+    }
+    fn reservation(&self) -> Reservation {
+        self.reservation
+    }
+    fn run(mut self: Box<Self>, t: &mut Transaction<'_>) -> Result<Option<Box<dyn Deferred>>> {
+        let Some(next) = self.changes.first_mut() else { return Ok(None) };
+        let (done, gone) = self.space.adjust_count(t, next.start, next.blocks, next.op)?;
+        if done >= next.blocks {
+            self.changes.remove(0);
+        } else {
+            next.start = FsBlock(next.start.0 + u64::from(done));
+            next.blocks -= done;
+        }
+        for some in gone.chunks(IN_INTENT) {
+            t.defer(FreeExtents::new(self.space.clone(), t.geometry(), some.to_vec(), None)?)?;
+        }
         Ok(if self.changes.is_empty() { None } else { Some(self) })
     }
 }

@@ -17,6 +17,7 @@ mod free;
 mod freelist;
 mod header;
 mod owner;
+mod refcount;
 mod reserve;
 mod rmap;
 mod store;
@@ -25,7 +26,7 @@ mod tree;
 
 pub use allocate::{Allocated, Place, Request};
 pub use counters::Counters;
-pub use deferred::{FreeExtents, MapChanges, Mapping};
+pub use deferred::{CountChange, CountChanges, FreeExtents, MapChanges, Mapping};
 pub use owner::RmapOwner;
 pub use store::{AgStore, AgTree};
 pub use summary::Held;

@@ -1,5 +1,7 @@
 //! Extents are allocated and freed in images that the kernel wrote, against a model; xfs_repair, the check and the kernel judge the end.
 
+mod counts;
+
 use libxfsr::Error;
 use libxfsr::btree::kinds::{Bno, Cnt, Refcount, Rmap};
 use libxfsr::btree::{self, Kind, Ptr};
