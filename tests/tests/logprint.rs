@@ -41,7 +41,7 @@ fn dirty(wanted: impl Fn(&Recipe) -> bool) -> impl Iterator<Item = (&'static str
 type Told = (String, Vec<usize>, String);
 
 /// Runs xfs_logprint and cuts what it says of transactions: number, regions, items.
-fn theirs(devices: &Devices) -> (Vec<(u32, usize, Vec<Told>)>, String) {
+fn theirs(devices: &Devices) -> (Vec<(u32, usize, Vec<Told>)>, String, bool) {
     let mut args: Vec<std::ffi::OsString> = vec!["-t".into(), "-i".into(), "-q".into()];
     if let Some(log) = &devices.log {
         args.extend(["-l".into(), log.into()]);
@@ -75,7 +75,12 @@ fn theirs(devices: &Devices) -> (Vec<(u32, usize, Vec<Told>)>, String) {
             tell(name, fields, line, &pairs);
         }
     }
-    (all, state)
+    // Items that it does not know may be its end; then what it printed last is cut off.
+    let whole = out.status.success();
+    if !whole {
+        all.pop();
+    }
+    (all, state, whole)
 }
 
 /// All `key:number` and `key: number` of a line, which may be hexadecimal.
@@ -196,7 +201,7 @@ fn transactions_and_items_are_those_that_xfs_logprint_prints() {
     }
     for (name, devices) in dirty(|_| true) {
         let (entries, totals) = list(&open(&devices), View::Recovery);
-        let (printed, state) = theirs(&devices);
+        let (printed, state, whole) = theirs(&devices);
         let mut all: Vec<(u32, usize, Vec<Told>)> = Vec::new();
         for e in &entries {
             match e {
@@ -220,7 +225,13 @@ fn transactions_and_items_are_those_that_xfs_logprint_prints() {
         assert_eq!((totals.findings, totals.warnings, totals.torn), (0, 0, 0), "{name}");
         let counted: u64 = totals.items.values().sum();
         assert!(counted > 1000 && totals.transactions == all.len() as u64, "{name}: {totals:?}");
-        assert_eq!(all.len(), printed.len(), "{name}");
+        if whole {
+            assert_eq!(all.len(), printed.len(), "{name}");
+        } else {
+            // xfs_logprint 6.1 was seen to crash on logs with exchanges, and on no other.
+            let exchanges = entries.iter().any(|e| matches!(e, Entry::Item(i) if ours(i).0 == "xmi"));
+            assert!(exchanges && all.len() > printed.len() && printed.len() > 20, "{name}: {} printed", printed.len());
+        }
         let mut compared = 0;
         for (a, b) in all.iter().zip(&printed) {
             assert_eq!((a.0, a.1, a.2.len()), (b.0, b.1, b.2.len()), "{name}");
