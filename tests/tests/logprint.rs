@@ -40,8 +40,11 @@ fn dirty(wanted: impl Fn(&Recipe) -> bool) -> impl Iterator<Item = (&'static str
 /// An item as both programs can tell it: type, lengths of the regions, and what its fields say.
 type Told = (String, Vec<usize>, String);
 
+/// A transaction: its number, its regions, its items.
+type Transaction = (u32, usize, Vec<Told>);
+
 /// Runs xfs_logprint and cuts what it says of transactions: number, regions, items.
-fn theirs(devices: &Devices) -> (Vec<(u32, usize, Vec<Told>)>, String, bool) {
+fn theirs(devices: &Devices) -> (Vec<Transaction>, String, bool) {
     let mut args: Vec<std::ffi::OsString> = vec!["-t".into(), "-i".into(), "-q".into()];
     if let Some(log) = &devices.log {
         args.extend(["-l".into(), log.into()]);
@@ -49,7 +52,7 @@ fn theirs(devices: &Devices) -> (Vec<(u32, usize, Vec<Told>)>, String, bool) {
     args.push(devices.data.clone().into());
     let out = std::process::Command::new("xfs_logprint").args(&args).output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    let mut all: Vec<(u32, usize, Vec<Told>)> = Vec::new();
+    let mut all: Vec<Transaction> = Vec::new();
     let mut state = String::new();
     for line in text.lines() {
         let pairs = numbers(line);
@@ -202,7 +205,7 @@ fn transactions_and_items_are_those_that_xfs_logprint_prints() {
     for (name, devices) in dirty(|_| true) {
         let (entries, totals) = list(&open(&devices), View::Recovery);
         let (printed, state, whole) = theirs(&devices);
-        let mut all: Vec<(u32, usize, Vec<Told>)> = Vec::new();
+        let mut all: Vec<Transaction> = Vec::new();
         for e in &entries {
             match e {
                 Entry::Log(l) => {
