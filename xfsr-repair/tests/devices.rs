@@ -129,6 +129,9 @@ fn devices_that_are_not_the_filesystems_are_wrong_usage() {
     oracle::xfs_db_write(a, &["sb 0", "write -d logstart 65542"]).expect("xfs_db");
     let v = check(&["-n"], a);
     assert!(v.code == 1 && v.output.contains("sb.logstart"), "{}", v.output);
+    oracle::xfs_db_write(b, &["sb 0", "fuzz -d uuid middlebit"]).expect("xfs_db");
+    let v = check(&["-n"], b);
+    assert!(v.code == 1 && v.output.contains("sb.uuid") && !v.output.contains("another filesystem"), "{}", v.output);
 }
 
 #[test]

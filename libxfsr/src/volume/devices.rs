@@ -72,7 +72,8 @@ fn belongs(data: &dyn Target, g: &Geometry, log: &dyn Target) -> Result<()> {
     let mut owners = headers.map(|(h, _)| h).filter(|h| h.magicno.get() == HEADER_MAGIC).map(|h| h.fs_uuid).peekable();
     let Some(first) = owners.peek().copied() else { return Ok(()) };
     // Some tools leave the UUID out. A single header with another one is damage.
-    if owners.all(|u| u == first && u != g.uuid && u != [0; 16]) {
+    let foreign = owners.all(|u| u == first && u != g.uuid && u != [0; 16]);
+    if foreign && is_confirmed(data, g, |copy| copy.uuid == g.uuid) {
         let show = |u: [u8; 16]| uuid::Uuid::from_bytes(u);
         return refuse(&format!("the log of another filesystem (UUID {}, not {})", show(first), show(g.uuid)));
     }
