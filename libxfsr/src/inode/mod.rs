@@ -1,7 +1,9 @@
-//! Inodes on a volume: their forks, what maps to where, and file contents.
+//! Inodes on a volume: their forks, what maps to where, and file contents; [`map`] changes forks.
 
 pub mod file;
 pub mod fork;
+pub mod map;
 pub mod scan;
 
 pub use file::{Inode, read_at, symlink_target};
+pub use map::ForkMut;

@@ -218,6 +218,30 @@ impl Space {
         Err(self.full(request))
     }
 
+    /// Finds an AG, as close to a block as may be, in which `blocks` blocks can be allocated one by one, and locks it. Who changes a tree whose blocks come
+    /// from free space asks for them before, so that nothing is half changed when there are none.
+    ///
+    /// # Errors
+    /// As [`Space::allocate`].
+    pub fn room(&self, t: &mut Transaction<'_>, near: FsBlock, blocks: u32) -> Result<AgNumber> {
+        let g = t.geometry();
+        let (start, _) = g.split(near);
+        let held = super::held(t);
+        for ag in order(start, held, g.ag_count) {
+            header::lock_agf(t, ag)?;
+            // Each of them may empty the free list anew.
+            let more = freelist::minimum(t, ag)?.saturating_mul(blocks.saturating_sub(1));
+            let agf = header::agf(t, ag)?;
+            if fits(g, self, ag, &agf, Fill::Free, blocks.saturating_add(more), 1).is_ok() {
+                return Ok(ag);
+            }
+            if Some(ag) != held {
+                super::let_go(t, ag);
+            }
+        }
+        Err(Error::NoSpace(format!("no AG has {blocks} free blocks")))
+    }
+
     fn full(&self, request: &Request) -> Error {
         Error::NoSpace(format!("no AG has {} free blocks as they are wanted", request.min.max(1)))
     }
