@@ -55,6 +55,8 @@ pub mod check;
 pub mod cli;
 pub mod control;
 #[cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss))]
+pub mod datree;
+#[cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss))]
 pub mod dir;
 pub mod dump;
 pub mod engine;
