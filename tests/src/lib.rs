@@ -9,7 +9,6 @@ pub mod corpus;
 pub mod damage;
 pub mod fuzz;
 pub mod interact;
-pub mod logged;
 pub mod memory;
 pub mod oracle;
 pub mod sample;

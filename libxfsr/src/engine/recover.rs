@@ -87,9 +87,7 @@ fn recount(volume: &Volume, target: &dyn Target, control: &Control<'_>) -> Resul
         return Ok(Some(Error::invalid("a sector that holds no superblock")));
     };
     if let Ok(sums) = &sums {
-        sb.icount.set(sums.inodes);
-        sb.ifree.set(sums.free_inodes);
-        sb.fdblocks.set(sums.free_blocks);
+        sb.set_counters(sums);
     }
     if let Ok(Some(extents)) = extents {
         sb.frextents.set(extents);

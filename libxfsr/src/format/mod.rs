@@ -10,6 +10,7 @@
 pub mod ag;
 pub mod attr;
 pub mod btree;
+pub mod counters;
 pub mod da;
 pub mod dir;
 pub mod features;

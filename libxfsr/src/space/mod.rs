@@ -10,7 +10,6 @@
 mod allocate;
 mod busy;
 mod choose;
-mod counters;
 mod deferred;
 mod extent;
 mod free;
@@ -24,8 +23,8 @@ mod store;
 mod summary;
 mod tree;
 
+pub use crate::format::counters::Counters;
 pub use allocate::{Allocated, Place, Request};
-pub use counters::Counters;
 pub use deferred::{CountChange, CountChanges, FreeExtents, MapChanges, Mapping};
 pub use owner::RmapOwner;
 pub use store::{AgStore, AgTree};

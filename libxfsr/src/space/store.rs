@@ -9,6 +9,7 @@ use crate::format::btree::{self, Layout};
 use crate::units::{AgBlock, AgNumber};
 use crate::volume::Volume;
 use zerocopy::FromBytes;
+use zerocopy::big_endian::U32;
 
 /// Which tree of an AG.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +49,42 @@ impl AgTree {
             Self::Refcount => btree::REFCOUNT,
         }
     }
+    /// Its root stands in the AGI, not in the AGF.
+    pub(super) fn is_of_inodes(self) -> bool {
+        matches!(self, Self::Ino | Self::Fino)
+    }
+    /// Where the AGI has the root of a tree of inodes.
+    pub(super) fn in_agi(self, agi: &mut Agi) -> RootField<'_> {
+        match self {
+            Self::Ino => RootField { at: &mut agi.root, levels: &mut agi.level },
+            _ => RootField { at: &mut agi.free_root, levels: &mut agi.free_level },
+        }
+    }
+    /// Where the AGF has the root of one of the others.
+    pub(super) fn in_agf(self, agf: &mut Agf) -> RootField<'_> {
+        match self {
+            Self::Bno => RootField { at: &mut agf.bno_root, levels: &mut agf.bno_level },
+            Self::Cnt => RootField { at: &mut agf.cnt_root, levels: &mut agf.cnt_level },
+            Self::Rmap => RootField { at: &mut agf.rmap_root, levels: &mut agf.rmap_level },
+            _ => RootField { at: &mut agf.refcount_root, levels: &mut agf.refcount_level },
+        }
+    }
+}
+
+/// The root of a tree in a header.
+pub(super) struct RootField<'h> {
+    at: &'h mut U32,
+    levels: &'h mut U32,
+}
+
+impl RootField<'_> {
+    pub(super) fn read(&self) -> Root {
+        Root::Block { at: Ptr(self.at.get().into()), levels: self.levels.get().min(255) as u8 }
+    }
+    pub(super) fn write(self, at: u32, levels: u8) {
+        self.at.set(at);
+        self.levels.set(levels.into());
+    }
 }
 
 /// A tree of an AG, to read.
@@ -56,8 +93,7 @@ pub struct AgStore<'v> {
     volume: &'v Volume,
     ag: AgNumber,
     tree: AgTree,
-    root: Ptr,
-    levels: u8,
+    root: Root,
 }
 
 impl<'v> AgStore<'v> {
@@ -67,24 +103,14 @@ impl<'v> AgStore<'v> {
     /// When the header cannot be read.
     pub fn new(volume: &'v Volume, ag: AgNumber, tree: AgTree, damage: OnDamage) -> Result<Self> {
         let short = || crate::Error::invalid("an AG header is shorter than its structure");
-        let (root, levels) = match tree {
-            AgTree::Ino | AgTree::Fino => {
-                let b = volume.ag_header(ag, 2, &AGI, damage)?;
-                let (agi, _) = Agi::read_from_prefix(&b).map_err(|_| short())?;
-                if tree == AgTree::Ino { (agi.root, agi.level) } else { (agi.free_root, agi.free_level) }
-            }
-            _ => {
-                let b = volume.ag_header(ag, 1, &AGF, damage)?;
-                let (agf, _) = Agf::read_from_prefix(&b).map_err(|_| short())?;
-                match tree {
-                    AgTree::Bno => (agf.bno_root, agf.bno_level),
-                    AgTree::Cnt => (agf.cnt_root, agf.cnt_level),
-                    AgTree::Rmap => (agf.rmap_root, agf.rmap_level),
-                    _ => (agf.refcount_root, agf.refcount_level),
-                }
-            }
+        let root = if tree.is_of_inodes() {
+            let mut b = volume.ag_header(ag, 2, &AGI, damage)?.to_vec();
+            tree.in_agi(Agi::mut_from_prefix(&mut b).map_err(|_| short())?.0).read()
+        } else {
+            let mut b = volume.ag_header(ag, 1, &AGF, damage)?.to_vec();
+            tree.in_agf(Agf::mut_from_prefix(&mut b).map_err(|_| short())?.0).read()
         };
-        Ok(Self { volume, ag, tree, root: Ptr(root.get().into()), levels: levels.get().min(255) as u8 })
+        Ok(Self { volume, ag, tree, root })
     }
 }
 
@@ -102,7 +128,7 @@ impl Store for AgStore<'_> {
         self.volume.geometry.block_size as usize
     }
     fn root(&self) -> Result<Root> {
-        Ok(Root::Block { at: self.root, levels: self.levels })
+        Ok(self.root.clone())
     }
     fn read(&self, at: Ptr, damage: OnDamage, keep: Keep) -> Result<BlockRef<'_>> {
         let agbno = AgBlock(u32::try_from(at.0).unwrap_or(u32::MAX));

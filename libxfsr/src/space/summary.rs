@@ -2,12 +2,10 @@
 //! filesystem that is closed.
 
 use super::{Counters, Fill, Space};
-use crate::cache::{BlockKey, OnDamage, Want};
+use crate::cache::OnDamage;
 use crate::error::{Error, Result};
 use crate::format::ag::{AGF, AGI, Agf, Agi};
-use crate::format::superblock::{SUPERBLOCK, Superblock};
 use crate::txn::{Reservation, Scope, Transaction};
-use crate::units::AgNumber;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use zerocopy::FromBytes;
@@ -108,13 +106,8 @@ impl Space {
             let agf = Agf::ref_from_prefix(&agf).map_err(|_| super::short())?.0;
             sums += Counters::of(agf, Agi::ref_from_prefix(&agi).map_err(|_| super::short())?.0);
         }
-        let key = BlockKey::one(volume.data, g.header_daddr(AgNumber(0), 0), g.sector_size / 512);
         let mut t = scope.begin(Reservation { sectors: 1, ..Reservation::default() })?;
-        let bytes = t.block_mut(&key, &Want::new(&SUPERBLOCK, OnDamage::Fail))?;
-        let (sb, _) = Superblock::mut_from_prefix(bytes).map_err(|_| super::short())?;
-        sb.icount.set(sums.inodes);
-        sb.ifree.set(sums.free_inodes);
-        sb.fdblocks.set(sums.free_blocks);
+        t.superblock_mut()?.set_counters(&sums);
         t.commit()?;
         Ok(sums)
     }

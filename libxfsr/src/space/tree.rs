@@ -10,7 +10,6 @@ use crate::format::BlockType;
 use crate::format::btree::{Identity, Layout};
 use crate::txn::Transaction;
 use crate::units::{AgBlock, AgNumber};
-use zerocopy::big_endian::U32;
 
 /// A tree of an AG, to change in a transaction.
 ///
@@ -102,20 +101,11 @@ impl Store for AgTreeMut<'_, '_> {
         self.t.geometry().block_size as usize
     }
     fn root(&self) -> Result<Root> {
-        let (at, levels) = match self.tree {
-            AgTree::Ino => header::agi(self.t, self.ag).map(|h| (h.root, h.level))?,
-            AgTree::Fino => header::agi(self.t, self.ag).map(|h| (h.free_root, h.free_level))?,
-            tree => {
-                let agf = header::agf(self.t, self.ag)?;
-                match tree {
-                    AgTree::Bno => (agf.bno_root, agf.bno_level),
-                    AgTree::Cnt => (agf.cnt_root, agf.cnt_level),
-                    AgTree::Rmap => (agf.rmap_root, agf.rmap_level),
-                    _ => (agf.refcount_root, agf.refcount_level),
-                }
-            }
-        };
-        Ok(Root::Block { at: Ptr(at.get().into()), levels: levels.get().min(255) as u8 })
+        Ok(if self.tree.is_of_inodes() {
+            self.tree.in_agi(&mut header::agi(self.t, self.ag)?).read()
+        } else {
+            self.tree.in_agf(&mut header::agf(self.t, self.ag)?).read()
+        })
     }
     fn read(&self, at: Ptr, damage: OnDamage, keep: Keep) -> Result<BlockRef<'_>> {
         let want = Want::new(self.tree.block_type(), damage).keep(keep);
@@ -182,20 +172,13 @@ impl StoreMut for AgTreeMut<'_, '_> {
         let Root::Block { at, levels } = root else {
             return Err(Error::invalid("the root of an AG's tree in an inode"));
         };
-        let root = u32::try_from(at.0).map(U32::new).map_err(|_| Error::invalid("a root outside of its AG"))?;
-        let (tree, levels) = (self.tree, U32::new(levels.into()));
-        if matches!(tree, AgTree::Ino | AgTree::Fino) {
-            return header::change_agi(self.t, self.ag, |agi| match tree {
-                AgTree::Ino => (agi.root, agi.level) = (root, levels),
-                _ => (agi.free_root, agi.free_level) = (root, levels),
-            });
+        let at = u32::try_from(at.0).map_err(|_| Error::invalid("a root outside of its AG"))?;
+        let tree = self.tree;
+        if tree.is_of_inodes() {
+            header::change_agi(self.t, self.ag, |agi| tree.in_agi(agi).write(at, levels))
+        } else {
+            header::change_agf(self.t, self.ag, |agf| tree.in_agf(agf).write(at, levels))
         }
-        header::change_agf(self.t, self.ag, |agf| match tree {
-            AgTree::Bno => (agf.bno_root, agf.bno_level) = (root, levels),
-            AgTree::Cnt => (agf.cnt_root, agf.cnt_level) = (root, levels),
-            AgTree::Rmap => (agf.rmap_root, agf.rmap_level) = (root, levels),
-            _ => (agf.refcount_root, agf.refcount_level) = (root, levels),
-        })
     }
     fn record_changed(&mut self, last: bool) -> Result<()> {
         if self.tree != AgTree::Cnt || !last {

@@ -6,7 +6,7 @@ use crate::error::ForkKind;
 use crate::format::btree::{
     BMBT, BMBT_MAGIC, Layout, LongHeader, RTREFCOUNT, RTREFCOUNTBT_MAGIC, RTRMAP, RTRMAPBT_MAGIC,
 };
-use crate::format::inode::{Dinode, Format, MetaType, Timestamp, fork_bytes, root_in_fork};
+use crate::format::inode::{Dinode, Format, MetaType, fork_bytes, root_in_fork};
 use crate::format::log::items::{InodeFields, InodeFormat, ItemType, LogDinode};
 use crate::units::Ino;
 use zerocopy::big_endian::U32 as Be32;
@@ -15,53 +15,6 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 /// Forks that a checkpoint logs.
 const DATA: u32 = 1;
 const ATTR: u32 = 2;
-
-/// A time as the journal has it: see `journal::replay`.
-fn time(t: Timestamp, bigtime: bool) -> u64 {
-    let raw = t.0.get();
-    if bigtime { raw } else { raw.rotate_left(32) }
-}
-
-/// The core as the journal has it.
-pub(crate) fn log_core(d: &Dinode) -> LogDinode {
-    let mut log = LogDinode::new_zeroed();
-    let big = d.bigtime();
-    log.magic.set(d.magic.get());
-    log.mode.set(d.mode.get());
-    log.version = d.version;
-    log.format = d.format;
-    log.metatype.set(d.metatype.get());
-    log.uid.set(d.uid.get());
-    log.gid.set(d.gid.get());
-    log.nlink.set(d.nlink.get());
-    log.projid_lo.set(d.projid_lo.get());
-    log.projid_hi.set(d.projid_hi.get());
-    log.big_nextents.set(d.big_nextents.get());
-    log.atime.set(time(d.atime, big));
-    log.mtime.set(time(d.mtime, big));
-    log.ctime.set(time(d.ctime, big));
-    log.size.set(d.size.get());
-    log.nblocks.set(d.nblocks.get());
-    log.extsize.set(d.extsize.get());
-    log.nextents.set(d.nextents.get());
-    log.anextents.set(d.anextents.get());
-    log.forkoff = d.forkoff;
-    log.aformat = d.aformat;
-    log.dmevmask.set(d.dmevmask.get());
-    log.dmstate.set(d.dmstate.get());
-    log.flags.set(d.flags.get());
-    log.generation.set(d.generation.get());
-    log.next_unlinked.set(u32::MAX);
-    log.changecount.set(d.changecount.get());
-    log.lsn.set(d.lsn.get());
-    log.flags2.set(d.flags2.get());
-    log.cowextsize.set(d.cowextsize.get());
-    log.pad2 = d.pad2;
-    log.crtime.set(time(d.crtime, big));
-    log.ino.set(d.ino.get());
-    log.uuid = d.uuid;
-    log
-}
 
 /// Whether a fork has to be logged: its bytes, its form or its length are others than before.
 fn fork_changed(before: &[u8], after: &[u8], kind: ForkKind) -> bool {
@@ -168,7 +121,7 @@ impl LogItem for InodeItem<'_> {
         format.len.set((self.cluster.bytes() / 512) as i32);
         format.boffset.set(self.at as i32);
         out.region(&[format.as_bytes()]);
-        out.region(&[log_core(core).as_bytes()]);
+        out.region(&[LogDinode::of(core).as_bytes()]);
         for (_, bytes) in [data, attr].into_iter().flatten() {
             out.region(&[&bytes]);
         }

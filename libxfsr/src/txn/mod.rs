@@ -21,7 +21,7 @@
 mod blocks;
 mod buffer;
 mod commit;
-pub(crate) mod inode;
+mod inode;
 mod intent;
 mod item;
 mod locks;
@@ -33,7 +33,6 @@ pub use intent::{Deferred, Intent};
 pub use item::{CommitSet, ItemKey, LogItem, RegionWriter};
 pub use locks::{InodeLock, InodeLocks};
 pub use sink::{CommitSink, DirtySink};
-pub use superblock::Counters;
 
 use crate::cache::{BlockKey, Checkpoint};
 use crate::error::Result;

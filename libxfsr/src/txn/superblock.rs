@@ -10,19 +10,6 @@ use zerocopy::FromBytes;
 
 const ROOM: Reservation = Reservation { blocks: 0, sectors: 1, inodes: 0, bytes: 0 };
 
-/// The superblock's sums over the filesystem. While it is open they are kept in memory; after a crash they are counted anew.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counters {
-    /// Inodes.
-    pub icount: u64,
-    /// Free ones among them.
-    pub ifree: u64,
-    /// Free blocks.
-    pub fdblocks: u64,
-    /// Free realtime extents.
-    pub frextents: u64,
-}
-
 impl Transaction<'_> {
     /// Changes the primary superblock.
     ///
@@ -33,19 +20,6 @@ impl Transaction<'_> {
         let key = BlockKey::one(self.volume().data, g.header_daddr(AgNumber(0), 0), g.sector_size / 512);
         let bytes = self.block_mut(&key, &Want::new(&SUPERBLOCK, OnDamage::Fail))?;
         Superblock::mut_from_prefix(bytes).map(|(sb, _)| sb).map_err(|_| Error::invalid("a short superblock"))
-    }
-
-    /// Puts the sums into the superblock.
-    ///
-    /// # Errors
-    /// As [`Transaction::superblock_mut`].
-    pub fn set_counters(&mut self, counters: &Counters) -> Result<()> {
-        let sb = self.superblock_mut()?;
-        sb.icount.set(counters.icount);
-        sb.ifree.set(counters.ifree);
-        sb.fdblocks.set(counters.fdblocks);
-        sb.frextents.set(counters.frextents);
-        Ok(())
     }
 }
 

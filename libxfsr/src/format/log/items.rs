@@ -5,7 +5,6 @@
 //! structure says so.
 
 use crate::error::{Corruption, Rule};
-use crate::format::inode::Timestamp;
 use bitflags::bitflags;
 use zerocopy::big_endian::U32 as Be32;
 use zerocopy::little_endian::{I32, I64, U16, U32, U64};
@@ -218,14 +217,6 @@ layouts! {
     XmiFormat = 88 {
         kind: U16, size: U16, pad: U32, id: U64, ino1: U64, ino2: U64, igen1: U32, igen2: U32, startoff1: U64, startoff2: U64,
         blockcount: U64, flags: U64, isize1: I64, isize2: I64,
-    }
-}
-
-impl LogDinode {
-    /// A time of an inode as it stands on disk. Times that count seconds and nanoseconds apart are two words in the journal, seconds first.
-    pub fn time(raw: U64, bigtime: bool) -> Timestamp {
-        let raw = raw.get();
-        Timestamp(zerocopy::big_endian::U64::new(if bigtime { raw } else { raw.rotate_left(32) }))
     }
 }
 

@@ -8,6 +8,7 @@
 //! Headers are big-endian. What operations carry (transaction header, items) has the byte order of the machine that wrote it, which
 //! the header's `fmt` names; this library reads little-endian logs. Book: chapter "Journaling Log".
 
+mod core;
 pub mod items;
 
 use crate::error::{Corruption, Rule};

@@ -8,8 +8,8 @@ use crate::format::btree::{
     BMBT, BMBT_BLOCK, BMBT_MAGIC, InodeRoot, Layout, LongHeader, MAX_LEVELS, RTREFCOUNT, RTRMAP,
 };
 use crate::format::inode::{
-    CRC_OFFSET, Dinode, FileKind, Flags2, Fork, INODE_CLUSTER, MAGIC, MetaType, fork_bytes, fork_bytes_mut,
-    root_in_fork, root_pointers_offset, seal_dinode,
+    CRC_OFFSET, Dinode, FileKind, Fork, INODE_CLUSTER, MAGIC, MetaType, fork_bytes, fork_bytes_mut, root_in_fork,
+    root_pointers_offset, seal_dinode,
 };
 use crate::format::log::items::{InodeFields, InodeFormat, LogDinode, inode_item};
 use crate::format::{checksum, da, stored_checksum};
@@ -22,47 +22,6 @@ use zerocopy::big_endian::U64;
 
 fn bad(field: &'static str, rule: Rule) -> Box<Corruption> {
     Corruption::new("log", field, rule)
-}
-
-/// The core as it stands on disk. `next_unlinked` is the disk's own: it is logged with its buffer.
-fn core(log: &LogDinode, next_unlinked: u32, lsn: Lsn) -> Dinode {
-    let mut d = Dinode::zeroed();
-    let big = log.flags2.get() & Flags2::BIGTIME.bits() != 0;
-    d.magic.set(log.magic.get());
-    d.mode.set(log.mode.get());
-    d.version = log.version;
-    d.format = log.format;
-    d.metatype.set(log.metatype.get());
-    d.uid.set(log.uid.get());
-    d.gid.set(log.gid.get());
-    d.nlink.set(log.nlink.get());
-    d.projid_lo.set(log.projid_lo.get());
-    d.projid_hi.set(log.projid_hi.get());
-    d.big_nextents.set(log.big_nextents.get());
-    d.atime = LogDinode::time(log.atime, big);
-    d.mtime = LogDinode::time(log.mtime, big);
-    d.ctime = LogDinode::time(log.ctime, big);
-    d.size.set(log.size.get());
-    d.nblocks.set(log.nblocks.get());
-    d.extsize.set(log.extsize.get());
-    d.nextents.set(log.nextents.get());
-    d.anextents.set(log.anextents.get());
-    d.forkoff = log.forkoff;
-    d.aformat = log.aformat;
-    d.dmevmask.set(log.dmevmask.get());
-    d.dmstate.set(log.dmstate.get());
-    d.flags.set(log.flags.get());
-    d.generation.set(log.generation.get());
-    d.next_unlinked.set(next_unlinked);
-    d.changecount.set(log.changecount.get());
-    d.lsn.set(lsn.0);
-    d.flags2.set(log.flags2.get());
-    d.cowextsize.set(log.cowextsize.get());
-    d.pad2 = log.pad2;
-    d.crtime = LogDinode::time(log.crtime, big);
-    d.ino.set(log.ino.get());
-    d.uuid = log.uuid;
-    d
 }
 
 /// Writes a logged btree root, a block with header, records or keys and pointers, into a fork.
@@ -123,7 +82,7 @@ fn apply(inode: &mut [u8], format: &InodeFormat, regions: &[Vec<u8>], lsn: Lsn) 
     let (log, _) = LogDinode::ref_from_prefix(first).map_err(|_| bad("core", Rule::Truncated).found(first.len()))?;
     let next_unlinked = Dinode::from_bytes(inode).map_or(u32::MAX, |d| d.next_unlinked.get());
     if let Some(d) = Dinode::from_bytes_mut(inode) {
-        *d = core(log, next_unlinked, lsn);
+        *d = log.to_disk(next_unlinked, lsn);
     }
     let mut forks = forks.iter();
     let mut next = |any: InodeFields| if fields.intersects(any) { forks.next() } else { None };
@@ -249,12 +208,12 @@ fn change_owner(buffers: &mut Buffers<'_>, inode: &[u8], ino: Ino, kind: ForkKin
 
 #[cfg(test)]
 mod tests {
-    use super::{change_owner, core};
+    use super::change_owner;
     use crate::error::ForkKind;
     use crate::format::inode::{CORE_SIZE, Dinode};
+    use crate::format::log::items::LogDinode;
     use crate::journal::replay::buffers::Buffers;
     use crate::journal::replay::buffers::tests::{btree_block, device, owner_and_lsn};
-    use crate::txn::inode::log_core;
     use crate::units::{Ino, Lsn};
     use proptest::prelude::*;
     use zerocopy::FromBytes;
@@ -294,9 +253,9 @@ mod tests {
         #[test]
         fn a_core_that_is_logged_comes_back(bytes in prop::collection::vec(any::<u8>(), CORE_SIZE)) {
             let mut disk = Dinode::read_from_bytes(&bytes).unwrap();
-            let log = log_core(&disk);
+            let log = LogDinode::of(&disk);
             disk.crc.set(0);
-            let back = core(&log, disk.next_unlinked.get(), Lsn(disk.lsn.get()));
+            let back = log.to_disk(disk.next_unlinked.get(), Lsn(disk.lsn.get()));
             prop_assert_eq!(back, disk);
         }
     }

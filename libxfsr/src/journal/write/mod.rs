@@ -22,10 +22,11 @@ use super::records::clean_end;
 use crate::cache::{BlockKey, Checkpoint, LogGate};
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::format::counters::Counters;
 use crate::format::features::{LogIncompat, RoCompat};
 use crate::geometry::Geometry;
 use crate::target::Target;
-use crate::txn::{CommitSet, CommitSink, Counters, RegionWriter, Reservation, Scope};
+use crate::txn::{CommitSet, CommitSink, RegionWriter, Reservation, Scope};
 use crate::units::{BASIC_BLOCK, Device, Lsn};
 use crate::volume::Volume;
 use checkpoint::{Open, cost};
@@ -303,7 +304,7 @@ impl Journal {
         self.settle()?;
         if let Some(counters) = counters {
             let mut t = scope.begin(Reservation { sectors: 1, ..Reservation::default() })?;
-            t.set_counters(counters)?;
+            t.superblock_mut()?.set_counters(counters);
             t.commit()?;
         }
         scope.clear_log_incompat()?;

@@ -2,6 +2,7 @@ use super::{Journal, Options};
 use crate::cache::{BlockKey, Checkpoint, OnDamage, Want};
 use crate::control::Control;
 use crate::engine::replayed_view;
+use crate::format::counters::Counters;
 use crate::format::features::LogIncompat;
 use crate::format::inode::{Dinode, INODE_CLUSTER, MAGIC};
 use crate::format::log::items::ItemType;
@@ -13,7 +14,7 @@ use crate::inode::Inode;
 use crate::journal::{LogState, log_state};
 use crate::mkfs;
 use crate::target::{Change, Event, Overlay, Recorder, Target, Xfile};
-use crate::txn::{CommitSink, Counters, Deferred, Intent, Reservation, Scope, Transaction};
+use crate::txn::{CommitSink, Deferred, Intent, Reservation, Scope, Transaction};
 use crate::units::{AgBlock, AgNumber, Ino, Lsn};
 use crate::volume::Volume;
 use parking_lot::Mutex;
@@ -692,7 +693,7 @@ fn log_features_are_on_the_disk_before_they_are_used_and_gone_after_the_end() {
     w.scope.enable_log_incompat(LogIncompat::XATTRS).unwrap();
     // As it is, without the log.
     assert_eq!(features(&w).geometry.features.log_incompat, LogIncompat::XATTRS);
-    let counters = Counters { icount: 64, ifree: 61, fdblocks: 1000, frextents: 0 };
+    let counters = Counters { inodes: 64, free_inodes: 61, free_blocks: 1000 };
     w.journal.finish(&w.scope, Some(&counters)).unwrap();
     let v = features(&w);
     assert!(v.geometry.features.log_incompat.is_empty());

@@ -1,6 +1,7 @@
 //! What the AGs' headers add up to.
 
-use crate::format::ag::{Agf, Agi};
+use super::ag::{Agf, Agi};
+use super::superblock::Superblock;
 use std::ops::AddAssign;
 
 /// The counters of the superblock as the AGs have them.
@@ -23,6 +24,15 @@ impl Counters {
             free_inodes: agi.freecount.get().into(),
             free_blocks: [agf.freeblks, agf.flcount, agf.btreeblks].iter().map(|v| u64::from(v.get())).sum(),
         }
+    }
+}
+
+impl Superblock {
+    /// Writes these counters.
+    pub fn set_counters(&mut self, counters: &Counters) {
+        self.icount.set(counters.inodes);
+        self.ifree.set(counters.free_inodes);
+        self.fdblocks.set(counters.free_blocks);
     }
 }
 
