@@ -5,6 +5,7 @@
 //! and the test is skipped; with `XFSR_REQUIRE_ORACLES=1` it fails instead.
 
 pub mod ag;
+pub mod changing;
 pub mod corpus;
 pub mod damage;
 pub mod fuzz;

@@ -10,6 +10,7 @@ mod blocks;
 mod change;
 mod local;
 mod records;
+mod reserve;
 mod tree;
 
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};

@@ -1,0 +1,103 @@
+//! Extent maps are changed in images that the kernel wrote, against a model; xfs_repair, the check and the kernel judge the end.
+
+mod model;
+
+use libxfsr::error::ForkKind;
+use model::{World, kernel_map};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use xfsr_tests::changing::{self, Commits, assert_clean};
+use xfsr_tests::oracle::{MOUNT, Mount, require};
+
+const SMALL: &[&str] = &["-b", "size=1024", "-m", "rmapbt=1", "-d", "agcount=3"];
+const PLAIN: &[&str] = &["-m", "reflink=0,finobt=0"];
+const LARGE: &[&str] = &["-m", "rmapbt=1", "-i", "nrext64=1,size=1024"];
+
+/// Maps of some files are changed at random, by so many operations, and get trees of at least so many levels.
+fn random(mkfs: &[&str], seed: u64, operations: usize, kind: ForkKind, least: u16) {
+    if require(MOUNT).is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let image = changing::kernel_made(directory.path(), 300, mkfs, model::fill);
+    let mut world = World::open(&image, Commits::Gathered, seed, kind);
+    let mut levels = 0;
+    for n in 1..=operations {
+        world.operation();
+        if n % 100 == 0 {
+            levels = levels.max(world.compare());
+        }
+    }
+    println!("{levels} levels at most, {} extents", world.extents());
+    assert!(levels >= least, "{levels} levels");
+    world.end(&image);
+}
+
+#[test]
+fn random_maps_of_small_blocks() {
+    random(SMALL, 1, 4000, ForkKind::Data, 3);
+}
+
+#[test]
+fn random_maps_without_reverse_mappings() {
+    random(PLAIN, 2, 1500, ForkKind::Data, 2);
+}
+
+#[test]
+fn random_maps_with_large_counters() {
+    random(LARGE, 3, 1500, ForkKind::Data, 2);
+}
+
+#[test]
+fn random_maps_of_attribute_forks() {
+    random(SMALL, 4, 2500, ForkKind::Attr, 2);
+}
+
+/// Crashes at sampled writes, in the middle of chains where every transaction is forced: the kernel recovers what some operation left.
+fn crashed(mkfs: &[&str], seed: u64, commits: Commits) {
+    if require(MOUNT).is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let image = changing::kernel_made(directory.path(), 300, mkfs, model::fill);
+    let mut world = World::open(&image, commits, seed, ForkKind::Data);
+    let mut states = vec![world.state()];
+    let mut durable = vec![(0, 0)];
+    for n in 0..150 {
+        world.operation();
+        states.push(world.state());
+        if commits == Commits::Forced || n % 20 == 0 {
+            world.changing().journal.sync().expect("durable");
+            durable.push((world.changing().now(), states.len() - 1));
+        }
+    }
+    let end = world.changing().now();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let crash = directory.path().join("crash");
+    for n in 0..xfsr_tests::knob("XFSR_CRASHES", 6) {
+        let time = rng.random_range(0..=end);
+        world.changing().crash_to(time, n, &crash);
+        let mount = Mount::new(&crash, "").expect("the kernel recovers it");
+        let found: Vec<_> =
+            states[0].iter().map(|(name, _)| (name.clone(), kernel_map(&mount.path().join(name)))).collect();
+        mount.unmount().expect("an unmount");
+        assert_clean(&format!("crash {n} at {time}"), &crash);
+        let least = durable.iter().filter(|(t, _)| *t <= time).map(|(_, s)| *s).max().unwrap_or(0);
+        assert!(states[least..].contains(&found), "crash {n} at {time} of {end}: no state from {least} on");
+    }
+}
+
+#[test]
+fn the_kernel_recovers_crashes_inside_of_chains() {
+    crashed(SMALL, 5, Commits::Forced);
+}
+
+#[test]
+fn the_kernel_recovers_crashes_of_gathered_commits() {
+    crashed(SMALL, 6, Commits::Gathered);
+}
+
+#[test]
+fn the_kernel_recovers_crashes_without_reverse_mappings() {
+    crashed(PLAIN, 7, Commits::Forced);
+}
