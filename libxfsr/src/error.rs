@@ -75,6 +75,30 @@ pub enum Error {
     /// Not enough free blocks, or none as they are wanted. Nothing was changed.
     #[error("no space left: {0}")]
     NoSpace(String),
+    /// The name is taken.
+    #[error("{0} exists already")]
+    Exists(String),
+    /// A directory is needed there.
+    #[error("{0} is not a directory")]
+    NotDirectory(String),
+    /// A directory cannot be used so.
+    #[error("{0} is a directory")]
+    IsDirectory(String),
+    /// A directory that still has entries.
+    #[error("{0} is not empty")]
+    NotEmpty(String),
+    /// Longer than the format's names may be.
+    #[error("the name {0} is too long: 255 bytes are allowed")]
+    NameTooLong(String),
+    /// A counter of the format is at its limit: links to an inode.
+    #[error("{0} has as many links as an inode may have")]
+    TooManyLinks(String),
+    /// What the filesystem's own flags forbid: immutable and append-only files, another project's tree.
+    #[error("{0}")]
+    NotPermitted(Cow<'static, str>),
+    /// The filesystem was opened to be read only.
+    #[error("the filesystem is open for reading only")]
+    ReadOnly,
     /// The caller asked to stop, or the time budget ran out.
     #[error("stopped before the end")]
     Stopped,
@@ -96,6 +120,32 @@ impl Error {
     /// An [`Error::Invalid`] from a sentence.
     pub fn invalid(what: impl Into<Cow<'static, str>>) -> Self {
         Self::Invalid(what.into())
+    }
+    /// An [`Error::NotPermitted`] from a sentence.
+    pub fn not_permitted(what: impl Into<Cow<'static, str>>) -> Self {
+        Self::NotPermitted(what.into())
+    }
+    /// The kind that the standard library has for it.
+    pub fn kind(&self) -> std::io::ErrorKind {
+        use std::io::ErrorKind;
+        match self {
+            Self::Io { cause, .. } | Self::Open { cause, .. } => cause.kind(),
+            Self::Corrupt(_) | Self::NoFilesystem { .. } => ErrorKind::InvalidData,
+            Self::Unsupported(_) => ErrorKind::Unsupported,
+            Self::Invalid(_) | Self::MissingDevice { .. } => ErrorKind::InvalidInput,
+            Self::Busy { .. } => ErrorKind::ResourceBusy,
+            Self::NotFound(_) => ErrorKind::NotFound,
+            Self::NoSpace(_) => ErrorKind::StorageFull,
+            Self::Exists(_) => ErrorKind::AlreadyExists,
+            Self::NotDirectory(_) => ErrorKind::NotADirectory,
+            Self::IsDirectory(_) => ErrorKind::IsADirectory,
+            Self::NotEmpty(_) => ErrorKind::DirectoryNotEmpty,
+            Self::NameTooLong(_) => ErrorKind::InvalidFilename,
+            Self::TooManyLinks(_) => ErrorKind::TooManyLinks,
+            Self::NotPermitted(_) => ErrorKind::PermissionDenied,
+            Self::ReadOnly => ErrorKind::ReadOnlyFilesystem,
+            Self::Stopped => ErrorKind::Interrupted,
+        }
     }
     /// How bad it is for a check that could not read something because of this: a device that fails says nothing of the
     /// filesystem, but one that ends too early, or a number that leads nowhere, does.

@@ -11,7 +11,8 @@ use std::process::ExitCode;
 ///
 /// With `--json` it is printed as `{"error": {"kind": ..., "message": ..., "exit_status": ...}}`, with a `finding` where a broken rule of
 /// the format is the reason. The kinds are `usage`, `open`, `io`, `no-filesystem`, `corrupt`, `unsupported`, `in-use`, `occupied`, `misaligned`,
-/// `not-found`, `interrupted`, `stopped` and `failed`.
+/// `not-found`, `exists`, `not-a-directory`, `is-a-directory`, `not-empty`, `name-too-long`, `too-many-links`, `not-permitted`, `read-only`,
+/// `no-space`, `interrupted`, `stopped` and `failed`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Failure {
     kind: &'static str,
@@ -94,6 +95,14 @@ impl From<&Error> for Failure {
             Error::NotFound(_) => "not-found",
             Error::Stopped if interrupted() => "interrupted",
             Error::NoSpace(_) => "no-space",
+            Error::Exists(_) => "exists",
+            Error::NotDirectory(_) => "not-a-directory",
+            Error::IsDirectory(_) => "is-a-directory",
+            Error::NotEmpty(_) => "not-empty",
+            Error::NameTooLong(_) => "name-too-long",
+            Error::TooManyLinks(_) => "too-many-links",
+            Error::NotPermitted(_) => "not-permitted",
+            Error::ReadOnly => "read-only",
             Error::Stopped => "stopped",
         };
         let finding = match e {

@@ -2,10 +2,13 @@
 
 use super::Transaction;
 use super::buffer::{all_chunks, changed_chunks};
+use super::rank::{Held, Rank};
 use crate::cache::{BlockKey, BlockRef, BlockWrite, Want};
 use crate::error::{Error, Result};
 use crate::format::BlockType;
+use crate::format::ag::{AGF, AGI};
 use crate::format::inode::INODE_CLUSTER;
+use crate::units::AgNumber;
 
 /// A block that a transaction has joined.
 #[derive(Debug)]
@@ -21,6 +24,7 @@ pub(super) struct Joined {
     existed: bool,
     /// It is freed.
     pub(super) freed: bool,
+    _rank: Option<Held>,
 }
 
 impl Joined {
@@ -84,14 +88,26 @@ impl Transaction<'_> {
         unchanged
     }
 
+    /// The place of a block among the locks, where it is checked.
+    fn rank(&self, key: &BlockKey, want: &Want) -> Option<Held> {
+        let make: fn(AgNumber) -> Rank = match want.kind {
+            kind if kind == &AGI => Rank::Agi,
+            kind if kind == &AGF => Rank::Agf,
+            _ => return None,
+        };
+        let (ag, _) = self.geometry().daddr_to_ag(key.daddr())?;
+        self.scope.locks().rank(make(ag))
+    }
+
     fn join(&mut self, key: &BlockKey, want: &Want) -> Result<&mut Joined> {
         if want.kind == &INODE_CLUSTER {
             return Err(Error::invalid("inodes are changed one by one, not by their cluster"));
         }
         if !self.blocks.contains_key(key) {
+            let _rank = self.rank(key, want);
             let guard = self.volume().cache.write(key, want, self.geometry())?;
             let (kind, owner) = (want.kind, want.owner.or(guard.owner));
-            let joined = Joined { guard, kind, owner, before: None, fresh: false, existed: true, freed: false };
+            let joined = Joined { guard, kind, owner, before: None, fresh: false, existed: true, freed: false, _rank };
             self.blocks.insert(key.clone(), joined);
         }
         match self.blocks.get_mut(key) {
@@ -130,7 +146,7 @@ impl Transaction<'_> {
         if !self.blocks.contains_key(key) {
             let (guard, existed) = self.volume().cache.claim(key, want);
             let (kind, owner) = (want.kind, want.owner);
-            let joined = Joined { guard, kind, owner, before: None, fresh: true, existed, freed: false };
+            let joined = Joined { guard, kind, owner, before: None, fresh: true, existed, freed: false, _rank: None };
             self.blocks.insert(key.clone(), joined);
         }
         let Some(joined) = self.blocks.get_mut(key) else { return Err(freed(key)) };
@@ -159,7 +175,7 @@ impl Transaction<'_> {
         if !self.blocks.contains_key(key) {
             let (guard, existed) = self.volume().cache.claim(key, want);
             let (kind, owner) = (want.kind, want.owner);
-            let joined = Joined { guard, kind, owner, before: None, fresh: false, existed, freed: true };
+            let joined = Joined { guard, kind, owner, before: None, fresh: false, existed, freed: true, _rank: None };
             self.blocks.insert(key.clone(), joined);
         }
         if let Some(j) = self.blocks.get_mut(key) {

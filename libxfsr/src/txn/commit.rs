@@ -4,7 +4,7 @@ use super::buffer::{BufferItem, flags_of};
 use super::inode::{InodeItem, changed_forks};
 use super::intent::{Deferred, Intent};
 use super::item::{CommitSet, LogItem};
-use super::objects::{DquotItem, Working, fill_cluster, unlinked_chunks};
+use super::objects::{DquotItem, Pointer, Working, fill_cluster, unlinked_chunks};
 use super::{Reservation, Transaction};
 use crate::cache::{BlockKey, BlockWrite, Checkpoint, Object, OnDamage, Want};
 use crate::error::Result;
@@ -160,8 +160,9 @@ impl Transaction<'_> {
         let (g, cache) = (self.geometry(), &self.volume().cache);
         let cluster = Want::new(&INODE_CLUSTER, OnDamage::Fail);
         let mut wanted: BTreeMap<&BlockKey, Want> = BTreeMap::new();
-        let inodes = self.inodes.iter().filter(|(i, w)| w.unlinked || changed.contains(i));
+        let inodes = self.inodes.iter().filter(|(i, _)| changed.contains(i));
         wanted.extend(inodes.map(|(_, w)| (&w.cluster, cluster)));
+        wanted.extend(self.pointers.values().map(|p| (&p.cluster, cluster)));
         wanted.extend(self.late.made.keys().map(|k| (k, cluster)));
         wanted.extend(self.late.freed.iter().map(|k| (k, cluster)));
         for ((key, _), d) in &self.dquots {
@@ -220,9 +221,15 @@ impl Transaction<'_> {
                 joined.committed(at);
             }
         }
-        for (ino, w) in &self.inodes {
+        for ino in &changed {
+            let Some(w) = self.inodes.get(ino) else { continue };
             if let Some(l) = late.get_mut(&w.cluster).filter(|l| !l.freed) {
-                put_inode(&mut l.guard, w, changed.contains(ino), at);
+                put_inode(&mut l.guard, w, at);
+            }
+        }
+        for p in self.pointers.values() {
+            if let Some(l) = late.get_mut(&p.cluster).filter(|l| !l.freed) {
+                put_pointer(&mut l.guard, p, self.geometry().inode_size as usize, at);
             }
         }
         for key in self.late.made.keys() {
@@ -251,7 +258,7 @@ impl Transaction<'_> {
             }
         }
         self.release_blocks();
-        (self.inodes, self.dquots) = (BTreeMap::new(), BTreeMap::new());
+        (self.inodes, self.dquots, self.pointers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         self.late = super::LateBlocks::default();
         self.items.clear();
         self.scope.sink.relieve();
@@ -281,11 +288,9 @@ impl Transaction<'_> {
             buffers.push(BufferItem { key, bytes, dirty: chunks, flags, patches: Vec::new() });
         }
         let mut pointers: BTreeMap<&BlockKey, Vec<(usize, [u8; 4])>> = BTreeMap::new();
-        for w in self.inodes.values().filter(|w| w.unlinked) {
-            let at = w.at + NEXT_UNLINKED_OFFSET;
-            if let Some(word) = w.bytes.get(NEXT_UNLINKED_OFFSET..).and_then(|b| b.first_chunk::<4>()) {
-                pointers.entry(&w.cluster).or_default().push((at, *word));
-            }
+        for p in self.pointers.values() {
+            let word = zerocopy::big_endian::U32::new(p.next).to_bytes();
+            pointers.entry(&p.cluster).or_default().push((p.at + NEXT_UNLINKED_OFFSET, word));
         }
         for (key, l) in late {
             let bytes = &l.guard.bytes;
@@ -335,22 +340,26 @@ impl Transaction<'_> {
 }
 
 /// Puts an inode into its cluster. Its checksum is right at once, for whoever reads it; the LSN is stamped when the cluster is written.
-fn put_inode(block: &mut BlockWrite, w: &Working, changed: bool, at: Checkpoint) {
+fn put_inode(block: &mut BlockWrite, w: &Working, at: Checkpoint) {
     let len = w.bytes.len();
     let Some(inode) = block.bytes.get_mut(w.at..w.at + len) else { return };
     let Some(disk) = Dinode::from_bytes(inode).copied() else { return };
-    if changed {
-        inode.copy_from_slice(&w.bytes);
-    }
-    if let (Some(d), Some(new)) = (Dinode::from_bytes_mut(inode), Dinode::from_bytes(&w.bytes)) {
-        d.next_unlinked = if w.unlinked { new.next_unlinked } else { disk.next_unlinked };
+    inode.copy_from_slice(&w.bytes);
+    if let Some(d) = Dinode::from_bytes_mut(inode) {
+        d.next_unlinked = disk.next_unlinked;
     }
     seal_dinode(inode, Lsn(disk.lsn.get()));
-    if changed {
-        block.object_changed(Object { at: w.at, len, seal: seal_dinode, newest: at });
-    } else if w.unlinked {
-        block.changed(at);
-    }
+    block.object_changed(Object { at: w.at, len, seal: seal_dinode, newest: at });
+}
+
+/// Puts a pointer to the next unlinked inode into its cluster. The inode's LSN stays: what its own item says of it is as old as it was.
+fn put_pointer(block: &mut BlockWrite, p: &Pointer, len: usize, at: Checkpoint) {
+    let Some(inode) = block.bytes.get_mut(p.at..p.at + len) else { return };
+    let Some(d) = Dinode::from_bytes_mut(inode) else { return };
+    d.next_unlinked.set(p.next);
+    let lsn = Lsn(d.lsn.get());
+    seal_dinode(inode, lsn);
+    block.changed(at);
 }
 
 /// The same for a quota record.

@@ -1,15 +1,20 @@
 //! Locks of inodes. The cache locks blocks; inodes of one cluster are locked each by itself.
 
+use super::rank::{Held as Ranked, Rank};
 use crate::units::Ino;
 use parking_lot::{ArcRwLockReadGuard, ArcRwLockWriteGuard, Mutex, RawRwLock, RwLock};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 type Table = Mutex<HashMap<Ino, Arc<RwLock<()>>>>;
 
 /// The locks of those inodes that somebody has locked.
 #[derive(Clone, Debug, Default)]
-pub struct InodeLocks(Arc<Table>);
+pub struct InodeLocks {
+    table: Arc<Table>,
+    checked: Arc<AtomicBool>,
+}
 
 #[derive(Debug)]
 enum Held {
@@ -23,21 +28,31 @@ pub struct InodeLock {
     ino: Ino,
     held: Option<Held>,
     table: Arc<Table>,
+    _rank: Option<Ranked>,
 }
 
 impl InodeLocks {
     fn slot(&self, ino: Ino) -> Arc<RwLock<()>> {
-        self.0.lock().entry(ino).or_default().clone()
+        self.table.lock().entry(ino).or_default().clone()
+    }
+    /// From now on builds for development check the order in which each thread locks inodes and headers: a filesystem that many threads change.
+    pub fn check_order(&self) {
+        self.checked.store(true, Ordering::Relaxed);
+    }
+    pub(super) fn rank(&self, rank: Rank) -> Option<Ranked> {
+        self.checked.load(Ordering::Relaxed).then(|| Ranked::take(rank))
     }
     /// Waits for an inode and locks it against all others. Who locks several does so in ascending order, and before any block.
     pub fn lock(&self, ino: Ino) -> InodeLock {
+        let _rank = self.rank(Rank::Inode(ino));
         let held = Some(Held::Exclusive(self.slot(ino).write_arc()));
-        InodeLock { ino, held, table: self.0.clone() }
+        InodeLock { ino, held, table: self.table.clone(), _rank }
     }
     /// Waits for an inode and locks it against changes.
     pub fn lock_shared(&self, ino: Ino) -> InodeLock {
+        let _rank = self.rank(Rank::Inode(ino));
         let held = Some(Held::Shared(self.slot(ino).read_arc()));
-        InodeLock { ino, held, table: self.0.clone() }
+        InodeLock { ino, held, table: self.table.clone(), _rank }
     }
 }
 

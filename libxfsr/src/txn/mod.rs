@@ -14,7 +14,7 @@
 //! one transaction, and the room that the next step needs in the log can be had by writing any block back.
 //!
 //! **Order of locks**: room in the log ([`Scope::begin`], which may wait for blocks to be written, so whoever calls it holds none), inodes ascending, AGI, AGF
-//! ascending, the blocks of a tree from the root down, at last clusters.
+//! ascending, the blocks of a tree from the root down, at last clusters. Builds for development check it for inodes and headers ([`InodeLocks::check_order`]).
 //!
 //! Dropping a transaction takes everything back, whatever it changed.
 
@@ -26,6 +26,7 @@ mod intent;
 mod item;
 mod locks;
 mod objects;
+mod rank;
 mod sink;
 mod superblock;
 
@@ -41,7 +42,7 @@ use crate::geometry::Geometry;
 use crate::units::{AgBlock, AgNumber, Ino};
 use crate::volume::Volume;
 use blocks::Joined;
-use objects::{Dquot, LateBlocks, Working};
+use objects::{Dquot, LateBlocks, Pointer, Working};
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -198,6 +199,7 @@ impl Scope {
             reserved,
             blocks: BTreeMap::new(),
             inodes: BTreeMap::new(),
+            pointers: BTreeMap::new(),
             dquots: BTreeMap::new(),
             late: LateBlocks::default(),
             items: Vec::new(),
@@ -218,6 +220,7 @@ pub struct Transaction<'s> {
     reserved: u64,
     blocks: BTreeMap<BlockKey, Joined>,
     inodes: BTreeMap<Ino, Working>,
+    pointers: BTreeMap<Ino, Pointer>,
     dquots: BTreeMap<(BlockKey, usize), Dquot>,
     late: LateBlocks,
     items: Vec<Box<dyn LogItem>>,

@@ -9,7 +9,7 @@ use crate::format::Context;
 use crate::format::inode::{Dinode, INODE_CLUSTER, NEXT_UNLINKED_OFFSET, init_free, verify_dinode};
 use crate::format::log::items::{BUF_CHUNK, DquotFormat, IcreateFormat, ItemType};
 use crate::format::quota::{DQUOT_BLOCK, DiskDquot, SLOT_SIZE};
-use crate::units::{AgBlock, AgNumber, Daddr, Ino};
+use crate::units::{AgBlock, AgNumber, Daddr, Ino, NULL_AGINO};
 use std::collections::{BTreeMap, BTreeSet};
 use zerocopy::little_endian::{I32, I64, U16, U32};
 use zerocopy::{FromZeros, IntoBytes};
@@ -21,7 +21,15 @@ pub(super) struct Working {
     pub(super) at: usize,
     pub(super) before: Vec<u8>,
     pub(super) bytes: Vec<u8>,
-    pub(super) unlinked: bool,
+}
+
+/// A new value of an inode's pointer to the next unlinked one.
+#[derive(Debug)]
+pub(super) struct Pointer {
+    pub(super) cluster: BlockKey,
+    /// The inode's first byte in its cluster.
+    pub(super) at: usize,
+    pub(super) next: u32,
 }
 
 /// A quota record that a transaction works on.
@@ -157,8 +165,13 @@ impl<'s> Transaction<'s> {
                 let place = Daddr(cluster.daddr().0 + at as u64 / 512);
                 verify_dinode(&bytes, ino, &Context::new(g, place))?;
             }
+            if let Some(p) = self.pointers.get(&ino)
+                && let Some(d) = Dinode::from_bytes_mut(&mut bytes)
+            {
+                d.next_unlinked.set(p.next);
+            }
             let before = bytes.clone();
-            self.inodes.insert(ino, Working { cluster, at, before, bytes, unlinked: false });
+            self.inodes.insert(ino, Working { cluster, at, before, bytes });
         }
         self.inodes.get_mut(&ino).ok_or_else(|| Error::NotFound(format!("inode {ino}")))
     }
@@ -180,17 +193,36 @@ impl<'s> Transaction<'s> {
         Ok(&mut self.working(ino)?.bytes)
     }
 
-    /// Changes an inode's pointer to the next unlinked one. It is logged with the cluster, not with the inode; the AGI of its AG must be
-    /// joined, for it guards the lists.
+    /// An inode's pointer to the next unlinked one. The AGI of its AG must be joined: it guards the lists, not the locks of the inodes on them, which are
+    /// not taken, for their order is any.
     ///
     /// # Errors
-    /// As [`Transaction::inode`].
+    /// [`Error::NotFound`] for a number that cannot exist; a cluster that cannot be read.
+    pub fn next_unlinked(&self, ino: Ino) -> Result<u32> {
+        if let Some(p) = self.pointers.get(&ino) {
+            return Ok(p.next);
+        }
+        let (cluster, at) = self.volume().inode_cluster(ino)?;
+        if self.late.made.contains_key(&cluster) {
+            return Ok(NULL_AGINO);
+        }
+        let want = Want::new(&INODE_CLUSTER, OnDamage::Fail);
+        let block = self.volume().cache.read(&cluster, &want, self.geometry())?;
+        let core = block.bytes().get(at..).and_then(Dinode::from_bytes);
+        core.map(|d| d.next_unlinked.get()).ok_or_else(|| Error::NotFound(format!("inode {ino}")))
+    }
+
+    /// Changes an inode's pointer to the next unlinked one. It is logged with the cluster, not with the inode; as
+    /// [`Transaction::next_unlinked`] this takes no lock of the inode.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a number that cannot exist.
     pub fn set_next_unlinked(&mut self, ino: Ino, next: u32) -> Result<()> {
-        let w = self.working(ino)?;
-        w.unlinked = true;
-        if let Some(d) = Dinode::from_bytes_mut(&mut w.bytes) {
+        let (cluster, at) = self.volume().inode_cluster(ino)?;
+        if let Some(d) = self.inodes.get_mut(&ino).and_then(|w| Dinode::from_bytes_mut(&mut w.bytes)) {
             d.next_unlinked.set(next);
         }
+        self.pointers.insert(ino, Pointer { cluster, at, next });
         Ok(())
     }
 

@@ -301,14 +301,18 @@ impl Journal {
     /// # Errors
     /// As [`Journal::close`].
     pub fn finish(&self, scope: &Scope, counters: Option<&Counters>) -> Result<()> {
+        self.wind_up(scope, counters)?;
+        self.close()
+    }
+
+    fn wind_up(&self, scope: &Scope, counters: Option<&Counters>) -> Result<()> {
         self.settle()?;
         if let Some(counters) = counters {
             let mut t = scope.begin(Reservation { sectors: 1, ..Reservation::default() })?;
             t.superblock_mut()?.set_counters(counters);
             t.commit()?;
         }
-        scope.clear_log_incompat()?;
-        self.close()
+        scope.clear_log_incompat()
     }
 
     /// Writes everything to its place and an unmount record behind it: the log is clean. What the superblock counts must be right by then.
@@ -316,6 +320,23 @@ impl Journal {
     /// # Errors
     /// [`Error::Invalid`] while transactions are under way, or intents are not done; I/O errors.
     pub fn close(&self) -> Result<()> {
+        self.rest()?;
+        // Nothing may follow.
+        self.core.space.lock().failed = true;
+        Ok(())
+    }
+
+    /// As [`Journal::finish`], but others may begin transactions again: a filesystem that is frozen, whose disk is to be copied.
+    ///
+    /// # Errors
+    /// As [`Journal::finish`].
+    pub fn pause(&self, scope: &Scope, counters: Option<&Counters>) -> Result<()> {
+        self.wind_up(scope, counters)?;
+        self.rest()
+    }
+
+    /// Everything to its place, and an unmount record.
+    fn rest(&self) -> Result<()> {
         self.settle()?;
         let core = &self.core;
         let _writer = core.writer.lock();
@@ -330,10 +351,7 @@ impl Journal {
             (space.head, space.previous)
         };
         core.append(head, |place| unmount_record_of(&core.geometry, &core.shape, place.at, previous))?;
-        core.log.target.flush()?;
-        // Nothing may follow.
-        core.space.lock().failed = true;
-        Ok(())
+        core.log.target.flush()
     }
 
     /// Writes back what holds the log's tail.
