@@ -7,17 +7,19 @@
 //! One hash may fill several leaves, so who looks for an entry looks at all leaves that may have its hash ([`each_with_hash`]). Hashes of
 //! nodes are the highest *present*, so a change of a leaf's last entry is told to the blocks above ([`fix_hash`]).
 //!
-//! What a leaf holds is the [`Leaf`]'s business, where blocks live that of the [`Blocks`]: a fork that is changed in a transaction.
-//! Blocks are joined below one parent only. Depth is bounded by the level of the root, and levels are checked on the way
+//! What a leaf holds is the [`Leaf`]'s business, where blocks live that of the [`Blocks`]: a fork that is changed in a transaction
+//! ([`ForkBlocks`]). Blocks are joined below one parent only. Depth is bounded by the level of the root, and levels are checked on the way
 //! down, so that no damage makes it go in circles. After an error in the middle the caller cancels its transaction.
 //!
 //! Book: chapters "Directories" (node directories), "Extended Attributes".
 
+mod fork;
 mod grow;
 mod node;
 mod path;
 mod shrink;
 
+pub use fork::ForkBlocks;
 pub use grow::split;
 pub use path::{Path, Step, each_with_hash, find, fix_hash, next};
 pub use shrink::shrink;
