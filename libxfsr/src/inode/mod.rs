@@ -1,5 +1,6 @@
-//! Inodes on a volume: their forks, what maps to where, and file contents; [`map`] changes forks.
+//! Inodes on a volume: their forks, what maps to where, and file contents; [`map`] changes forks, [`chunk`] allocates inodes.
 
+pub mod chunk;
 pub mod file;
 pub mod fork;
 pub mod map;

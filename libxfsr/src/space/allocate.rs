@@ -131,7 +131,7 @@ fn in_ag_with<'s>(
     fits(g, space, ag, &agf, request.fill, need, min)?;
     let (blocks, _) = available(g, space, ag, &agf, request.fill);
     let max = request.max.min(blocks.saturating_sub(request.left)).max(min);
-    let wanted = Wanted { min, max, align, unlogged: request.unlogged };
+    let wanted = Wanted { min, max, align, unlogged: request.unlogged, bounds: (0, u32::MAX) };
     let mut found = choose(t, wanted)?;
     if found.is_none() && request.unlogged {
         let sink = t.scope().sink();
@@ -240,6 +240,44 @@ impl Space {
             }
         }
         Err(Error::NoSpace(format!("no AG has {blocks} free blocks")))
+    }
+
+    /// Allocates in an AG inside of those blocks: at `exact` if it is free there, else close to `near`. Whether there is such a place is looked up
+    /// before anything is changed, the free list included.
+    ///
+    /// # Errors
+    /// As [`Space::allocate`].
+    pub(crate) fn allocate_inside(
+        &self,
+        t: &mut Transaction<'_>,
+        ag: AgNumber,
+        bounds: (AgBlock, AgBlock),
+        (exact, near): (Option<AgBlock>, AgBlock),
+        request: &Request,
+    ) -> Result<Allocated> {
+        self.may_lock(super::held(t), ag)?;
+        let bounds = (bounds.0.0, bounds.1.0);
+        let mut choose = |t: &mut Transaction<'_>, wanted: Wanted| {
+            let wanted = Wanted { bounds, ..wanted };
+            let inside = |at: &AgBlock| {
+                at.0 >= bounds.0
+                    && at.0.is_multiple_of(wanted.align)
+                    && at.0.checked_add(wanted.max).is_some_and(|end| end <= bounds.1)
+            };
+            if let Some(at) = exact.filter(inside)
+                && let Some(found) = choose::exact(t, self, ag, at, wanted)?
+            {
+                return Ok(Some(found));
+            }
+            choose::near(t, self, ag, near, wanted)
+        };
+        header::lock_agf(t, ag)?;
+        let (min, max, align) = (request.min.max(1), request.max, request.align.max(1));
+        if choose(t, Wanted { min, max, align, unlogged: false, bounds })?.is_none() {
+            super::let_go(t, ag);
+            return Err(no_space(ag, min));
+        }
+        self.attempt(t, ag, request, &mut choose)
     }
 
     fn full(&self, request: &Request) -> Error {

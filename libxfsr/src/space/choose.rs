@@ -17,6 +17,8 @@ pub(super) struct Wanted {
     pub(super) align: u32,
     /// What is busy is not taken.
     pub(super) unlogged: bool,
+    /// First block that may be taken, and the first behind that may not.
+    pub(super) bounds: (u32, u32),
 }
 
 /// A part of a free extent.
@@ -50,8 +52,8 @@ impl Search<'_, '_, '_> {
         let w = &self.wanted;
         let mut best: Option<Found> = None;
         for (from, count) in self.parts(span) {
-            let end = from.0 + count;
-            let Some(low) = from.0.checked_next_multiple_of(w.align).filter(|l| *l < end) else { continue };
+            let (from, end) = (from.0.max(w.bounds.0), (from.0 + count).min(w.bounds.1));
+            let Some(low) = from.checked_next_multiple_of(w.align).filter(|l| *l < end) else { continue };
             let len = w.max.min(end - low);
             if len < w.min {
                 continue;
@@ -230,5 +232,5 @@ pub(super) fn by_size(
 
 /// Up to so many blocks for the free list, which is logged.
 pub(super) fn largest(t: &mut Transaction<'_>, space: &Space, ag: AgNumber, most: u32) -> Result<Option<Found>> {
-    by_size(t, space, ag, None, Wanted { min: 1, max: most.max(1), align: 1, unlogged: false })
+    by_size(t, space, ag, None, Wanted { min: 1, max: most.max(1), align: 1, unlogged: false, bounds: (0, u32::MAX) })
 }

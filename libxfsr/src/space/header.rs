@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Sectors of the headers.
 pub(super) const AGF_SECTOR: u32 = 1;
-const AGI_SECTOR: u32 = 2;
+pub(super) const AGI_SECTOR: u32 = 2;
 const AGFL_SECTOR: u32 = 3;
 
 pub(super) fn key(volume: &Volume, ag: AgNumber, sector: u32) -> BlockKey {
@@ -61,11 +61,20 @@ pub(super) fn change_agf<R>(t: &mut Transaction<'_>, ag: AgNumber, act: impl FnO
     change(t, (ag, AGF_SECTOR), &AGF, |agf, _| act(agf))
 }
 
-pub(super) fn agi(t: &Transaction<'_>, ag: AgNumber) -> Result<Agi> {
+/// Locks an AG's inodes.
+pub(crate) fn lock_agi(t: &mut Transaction<'_>, ag: AgNumber) -> Result<()> {
+    if ag.0 >= t.geometry().ag_count {
+        return Err(Corruption::new("agi", "seqno", Rule::Range).in_ag(ag, None).found(ag).into());
+    }
+    let key = key(t.volume(), ag, AGI_SECTOR);
+    t.block(&key, &want(&AGI)).map(|_| ())
+}
+
+pub(crate) fn agi(t: &Transaction<'_>, ag: AgNumber) -> Result<Agi> {
     read(t, ag, AGI_SECTOR, &AGI)
 }
 
-pub(super) fn change_agi<R>(t: &mut Transaction<'_>, ag: AgNumber, act: impl FnOnce(&mut Agi) -> R) -> Result<R> {
+pub(crate) fn change_agi<R>(t: &mut Transaction<'_>, ag: AgNumber, act: impl FnOnce(&mut Agi) -> R) -> Result<R> {
     change(t, (ag, AGI_SECTOR), &AGI, |agi, _| act(agi))
 }
 
@@ -85,7 +94,7 @@ pub(super) fn set_agfl_slot(t: &mut Transaction<'_>, ag: AgNumber, slot: u32, bl
 }
 
 /// Adds to one of a header's numbers.
-pub(super) fn add(structure: &'static str, field: &'static str, number: &mut U32, by: i64, ag: AgNumber) -> Result<()> {
+pub(crate) fn add(structure: &'static str, field: &'static str, number: &mut U32, by: i64, ag: AgNumber) -> Result<()> {
     let sum = i64::from(number.get()).checked_add(by).and_then(|n| u32::try_from(n).ok());
     let sum = sum.ok_or_else(|| {
         let c = Corruption::new(structure, field, Rule::Count).in_ag(ag, None).found(*number);

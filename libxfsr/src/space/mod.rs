@@ -14,7 +14,7 @@ mod deferred;
 mod extent;
 mod free;
 mod freelist;
-mod header;
+pub(crate) mod header;
 mod owner;
 mod refcount;
 mod reserve;
@@ -70,6 +70,8 @@ pub struct Space {
     ags: Vec<InMemory>,
     busy: Busy,
     counters: summary::Shared,
+    /// Directories that were made: each goes into the next AG.
+    directories: AtomicU32,
     itself: std::sync::Weak<Self>,
 }
 
@@ -116,7 +118,8 @@ impl Space {
             ags.push(InMemory { asked, free_inode_blocks: AtomicU32::new(fino), agf: Mutex::new(agf) });
         }
         let busy = Busy::new(g.ag_count);
-        Ok(Arc::new_cyclic(|itself| Self { ags, busy, counters: summary::Shared::new(sums), itself: itself.clone() }))
+        let (counters, directories) = (summary::Shared::new(sums), AtomicU32::new(0));
+        Ok(Arc::new_cyclic(|itself| Self { ags, busy, counters, directories, itself: itself.clone() }))
     }
 
     fn in_memory(&self, ag: AgNumber) -> Option<&InMemory> {
@@ -131,6 +134,12 @@ impl Space {
             Fill::Free => left.sum(),
             Fill::Tree => left.rmap,
         }
+    }
+
+    /// The AG for the next directory: they are spread over all.
+    pub(crate) fn next_directory_ag(&self) -> AgNumber {
+        let n = self.directories.fetch_add(1, Ordering::Relaxed);
+        AgNumber(n.checked_rem(u32::try_from(self.ags.len()).unwrap_or(0)).unwrap_or(0))
     }
 
     fn hint(&self, ag: AgNumber) -> Option<Agf> {
@@ -240,6 +249,18 @@ impl Space {
 fn held(t: &Transaction<'_>) -> Option<AgNumber> {
     let key = t.last_of(&AGF)?;
     t.geometry().daddr_to_ag(key.daddr()).map(|(ag, _)| ag)
+}
+
+/// Whether a transaction may lock the AGI of that AG now: they are taken in ascending order, and before any AGF. It may have it already.
+pub(crate) fn may_lock_inodes(t: &Transaction<'_>, ag: AgNumber) -> bool {
+    let key = header::key(t.volume(), ag, header::AGI_SECTOR);
+    t.has(&key) || held(t).is_none() && t.last_of(&AGI).is_none_or(|last| *last < key)
+}
+
+/// Unlocks the header of an AG's inodes where nothing of it was changed.
+pub(crate) fn let_go_inodes(t: &mut Transaction<'_>, ag: AgNumber) {
+    let key = header::key(t.volume(), ag, header::AGI_SECTOR);
+    t.let_go(&key);
 }
 
 /// Unlocks the headers of an AG where nothing of them was changed.

@@ -48,6 +48,14 @@ impl InodeLocks {
         let held = Some(Held::Exclusive(self.slot(ino).write_arc()));
         InodeLock { ino, held, table: self.table.clone(), _rank }
     }
+    /// Locks an inode against all others, if nobody has locked it: who holds blocks already may not wait for one.
+    pub fn try_lock(&self, ino: Ino) -> Option<InodeLock> {
+        let held = self.slot(ino).try_write_arc().map(Held::Exclusive);
+        let _rank = held.as_ref().and_then(|_| self.rank(Rank::Inode(ino)));
+        // Where it fails, dropping the lock takes the slot back.
+        let lock = InodeLock { ino, held, table: self.table.clone(), _rank };
+        lock.held.is_some().then_some(lock)
+    }
     /// Waits for an inode and locks it against changes.
     pub fn lock_shared(&self, ino: Ino) -> InodeLock {
         let _rank = self.rank(Rank::Inode(ino));

@@ -148,6 +148,18 @@ impl<'s> Transaction<'s> {
         Ok(())
     }
 
+    /// Keeps a lock until the end, the whole chain of deferred steps included.
+    ///
+    /// # Errors
+    /// As [`Transaction::adopt`].
+    pub fn keep(&mut self, lock: InodeLock) -> Result<()> {
+        if !lock.is_exclusive() {
+            return Err(Error::invalid(format!("inode {} is locked by readers", lock.ino())));
+        }
+        self.locks.entry(lock.ino()).or_insert(Some(lock));
+        Ok(())
+    }
+
     fn working(&mut self, ino: Ino) -> Result<&mut Working> {
         if !self.inodes.contains_key(&ino) {
             let (cluster, at) = self.volume().inode_cluster(ino)?;
