@@ -71,6 +71,7 @@ fn same(name: &str, view: &View, expected: &[Entry], torn: bool) {
     let codes: BTreeSet<String> = outcome.findings.iter().map(|f| f.code()).collect();
     let judged = if torn_late { "not judged" } else { "judged" };
     let kinds: BTreeSet<String> = view.replayed.pending.iter().map(|p| format!("{:?}", p.kind)).collect();
+    println!("{name}: {}, unfinished: {:?}", view.recovered, view.unfinished);
     println!("{name}: {} findings {judged}: {codes:?}, pending: {kinds:?}", outcome.findings.len());
     for f in outcome.findings.iter().filter(|_| !torn_late) {
         assert!(explained.contains(f.code().as_str()), "{name}, pending {kinds:?}: {f}");

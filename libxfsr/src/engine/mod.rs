@@ -1,5 +1,5 @@
-//! A filesystem that this process has open: so far, what recovery makes of a dirty log.
+//! A filesystem that this process has open: so far, its recovery.
 
-mod recover;
+pub mod recover;
 
-pub use recover::{View, replayed_view};
+pub use recover::{Recovered, Targets, View, physical_view, recover, replayed_view};

@@ -121,7 +121,8 @@ mod tests {
                     block[..4].copy_from_slice(&cycle.to_be_bytes());
                 }
                 log.write_around(0, &all).unwrap();
-                close(&v, &End { head, newest: Lsn::new(3, head.block() - 2) }).unwrap();
+                let newest = Lsn::new(3, head.block() - 2);
+                close(&v, &End { head, newest, tail: newest }).unwrap();
                 assert!(
                     matches!(log_state(&v, &Control::none()), Ok(LogState::Clean { .. })),
                     "{head:?}: {:?}",

@@ -14,6 +14,6 @@ pub use close::close;
 pub(crate) use close::unmount_record;
 pub use head::{LogState, log_state, verify_cycles};
 pub use records::{End, Record, records, whole_records};
-pub use replay::{Done, PendingIntent, Replayed, replay};
+pub use replay::{Done, PendingIntent, Replayed, replay, replay_if};
 pub use transactions::{Item, Summary, Transactions, read};
-pub use write::{Journal, Options};
+pub use write::{Journal, Options, may_write};

@@ -194,7 +194,7 @@ pub(super) fn clean_end(log: &Log, control: &Control<'_>) -> Result<(End, u64)> 
     let wrapped = newest.head <= u64::from(newest.lsn.block());
     let cycle = if wrapped { next_cycle(newest.lsn.cycle()) } else { newest.lsn.cycle() };
     let head = Lsn::new(cycle, u32::try_from(newest.head).unwrap_or(u32::MAX));
-    Ok((End { head, newest: newest.lsn }, newest.room))
+    Ok((End { head, newest: newest.lsn, tail: newest.tail }, newest.room))
 }
 
 /// The newest record of those that recovery can use: the last before the first that is not whole.
@@ -247,6 +247,8 @@ pub struct End {
     pub head: Lsn,
     /// The record before it.
     pub newest: Lsn,
+    /// Where replay starts: the tail that the newest record names.
+    pub tail: Lsn,
 }
 
 /// As [`records`], but for recovery: where a machine stopped, the last records may be torn, and are left out with all behind them.
@@ -265,7 +267,7 @@ pub fn whole_records(
     let wrapped = newest.head <= u64::from(newest.lsn.block());
     let cycle = if wrapped { next_cycle(newest.lsn.cycle()) } else { newest.lsn.cycle() };
     let head = Lsn::new(cycle, u32::try_from(newest.head).unwrap_or(u32::MAX));
-    Ok(End { head, newest: newest.lsn })
+    Ok(End { head, newest: newest.lsn, tail: newest.tail })
 }
 
 /// Calls `each` with the records from the tail to the head, oldest first, until it breaks or fails. Of a clean log the

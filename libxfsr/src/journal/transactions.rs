@@ -162,6 +162,16 @@ impl Transactions {
     pub fn unfinished(&self) -> usize {
         self.open.len()
     }
+
+    /// A number so that none of those has that or one of the many behind it: what they began must not be taken for the beginning of others.
+    pub(super) fn free_tid(&self) -> u32 {
+        const MANY: u32 = 1 << 24;
+        let mut tids: Vec<u32> = self.open.keys().copied().collect();
+        tids.sort_unstable();
+        // They are taken in order, so that one pass suffices.
+        tids.into_iter()
+            .fold(0, |free: u32, tid| if tid.wrapping_sub(free) < MANY { tid.wrapping_add(1) } else { free })
+    }
 }
 
 impl Committed {

@@ -33,14 +33,23 @@ impl FreeExtents {
     pub fn new(
         space: Arc<Space>,
         g: &Geometry,
-        mut extents: Vec<(FsBlock, u32)>,
+        extents: Vec<(FsBlock, u32)>,
         owner: Option<RmapOwner>,
     ) -> Result<Box<Self>> {
         if extents.is_empty() || extents.len() > IN_INTENT {
             return Err(Error::invalid(format!("1 to {IN_INTENT} extents are freed by one step")));
         }
+        Ok(Self::any(space, g, extents, owner))
+    }
+    /// As many as somebody else's intent has.
+    pub(crate) fn any(
+        space: Arc<Space>,
+        g: &Geometry,
+        mut extents: Vec<(FsBlock, u32)>,
+        owner: Option<RmapOwner>,
+    ) -> Box<Self> {
         extents.sort_unstable();
-        Ok(Box::new(Self { space, extents, owner, reservation: Space::reservation(g, AT_ONCE as u32) }))
+        Box::new(Self { space, extents, owner, reservation: Space::reservation(g, AT_ONCE as u32) })
     }
     fn item(&self, kind: ItemType, id: u64) -> Intent {
         let extents: Vec<(u64, u32)> = self.extents.iter().map(|(start, n)| (start.0, *n)).collect();
@@ -139,7 +148,11 @@ impl MapChanges {
         if changes.is_empty() || changes.len() > IN_INTENT {
             return Err(Error::invalid(format!("1 to {IN_INTENT} mappings are changed by one step")));
         }
-        Ok(Box::new(Self { space, changes, reservation: Space::reservation(g, 1) }))
+        Ok(Self::any(space, g, changes))
+    }
+    /// As many as somebody else's intent has.
+    pub(crate) fn any(space: Arc<Space>, g: &Geometry, changes: Vec<Mapping>) -> Box<Self> {
+        Box::new(Self { space, changes, reservation: Space::reservation(g, 1) })
     }
 }
 
@@ -194,9 +207,13 @@ impl CountChanges {
         if changes.is_empty() || changes.len() > IN_INTENT {
             return Err(Error::invalid(format!("1 to {IN_INTENT} reference counts are changed by one step")));
         }
+        Ok(Self::any(space, g, changes))
+    }
+    /// As many as somebody else's intent has.
+    pub(crate) fn any(space: Arc<Space>, g: &Geometry, changes: Vec<CountChange>) -> Box<Self> {
         let path = (2 * u32::from(g.max_levels.refcount)).saturating_sub(1);
         let counts = Reservation { blocks: 4 * path, ..Reservation::default() };
-        Ok(Box::new(Self { space, changes, reservation: Space::reservation(g, 4).and(counts) }))
+        Box::new(Self { space, changes, reservation: Space::reservation(g, 4).and(counts) })
     }
 }
 

@@ -24,6 +24,10 @@ pub(super) struct Pending {
 }
 
 impl Pending {
+    /// One whose intent is in the log already.
+    pub(super) fn recovered(step: Box<dyn Deferred>, id: u64) -> Self {
+        Self { step, logged: Some((id, Some(Checkpoint::default()))) }
+    }
     pub(super) fn new(step: Box<dyn Deferred>) -> Self {
         Self { step, logged: None }
     }
@@ -69,21 +73,31 @@ impl Transaction<'_> {
     }
 
     fn commit_chain(&mut self) -> Result<Checkpoint> {
-        let (mut done, mut last) = (Vec::new(), Checkpoint::default());
-        loop {
-            let intents = self.log_intents();
-            // The last of a chain may have changed nothing.
-            let at = self.commit_once(&intents, &done)?;
-            last = last.max(at);
-            for pending in &mut self.deferred {
-                if let Some((_, place @ None)) = &mut pending.logged {
-                    *place = Some(at);
-                }
+        let at = self.commit_link(&[])?;
+        self.run_chain(at)
+    }
+
+    /// Commits one transaction of a chain, which ends those intents and begins those of the steps that have none yet.
+    pub(super) fn commit_link(&mut self, done: &[u64]) -> Result<Checkpoint> {
+        let intents = self.log_intents();
+        // The last of a chain may have changed nothing.
+        let at = self.commit_once(&intents, done)?;
+        for pending in &mut self.deferred {
+            if let Some((_, place @ None)) = &mut pending.logged {
+                *place = Some(at);
             }
-            let Some(next) = self.deferred.pop_front() else { return Ok(last) };
-            self.chain = true;
-            done = self.next_step(next)?;
         }
+        Ok(at)
+    }
+
+    /// Does all that was deferred.
+    pub(super) fn run_chain(&mut self, mut last: Checkpoint) -> Result<Checkpoint> {
+        while let Some(next) = self.deferred.pop_front() {
+            self.chain = true;
+            let done = self.next_step(next)?;
+            last = last.max(self.commit_link(&done)?);
+        }
+        Ok(last)
     }
 
     fn next_intent(&self) -> u64 {
@@ -107,7 +121,7 @@ impl Transaction<'_> {
     }
 
     /// Begins the next transaction of the chain and runs a step in it; returns the intents that are done with it.
-    fn next_step(&mut self, next: Pending) -> Result<Vec<u64>> {
+    pub(super) fn next_step(&mut self, next: Pending) -> Result<Vec<u64>> {
         let need = next.step.reservation().and(CHAIN);
         self.reserved = self.scope.sink.reserve_step(need.in_log(self.geometry()))?;
         let mut done = Vec::new();

@@ -27,12 +27,14 @@ mod item;
 mod locks;
 mod objects;
 mod rank;
+mod recovery;
 mod sink;
 mod superblock;
 
 pub use intent::{Deferred, Intent};
 pub use item::{CommitSet, ItemKey, LogItem, RegionWriter};
 pub use locks::{InodeLock, InodeLocks};
+pub use recovery::Unfinished;
 pub use sink::{CommitSink, DirtySink};
 
 use crate::cache::{BlockKey, Checkpoint};
@@ -194,9 +196,16 @@ impl Scope {
     /// As [`CommitSink::reserve`].
     pub fn begin(&self, reservation: Reservation) -> Result<Transaction<'_>> {
         let reserved = self.sink.reserve(reservation.in_log(&self.volume.geometry))?;
-        Ok(Transaction {
+        let mut t = self.unreserved();
+        t.reserved = reserved;
+        Ok(t)
+    }
+
+    /// One that has nothing reserved yet: the first of its steps does that.
+    fn unreserved(&self) -> Transaction<'_> {
+        Transaction {
             scope: self,
-            reserved,
+            reserved: 0,
             blocks: BTreeMap::new(),
             inodes: BTreeMap::new(),
             pointers: BTreeMap::new(),
@@ -208,7 +217,7 @@ impl Scope {
             after: Vec::new(),
             locks: BTreeMap::new(),
             chain: false,
-        })
+        }
     }
 }
 

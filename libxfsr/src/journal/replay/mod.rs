@@ -75,6 +75,8 @@ pub struct Replayed {
     pub end: End,
     /// What was done.
     pub done: Done,
+    /// Transactions that begin with numbers from here on are none of those that a crash has left without an end.
+    pub free_tid: u32,
     /// Buffers that may be pieces of a directory block, which has one checksum over all of them; with the LSN of the last change.
     pub pieces: BTreeMap<Daddr, Lsn>,
     /// Directories that were logged, where there are such pieces.
@@ -102,6 +104,19 @@ struct Replay<'a> {
 /// itself turns out to be wrong; [`Error::Unsupported`](crate::Error::Unsupported) for a log of a big-endian machine; I/O errors;
 /// [`Error::Stopped`](crate::Error::Stopped).
 pub fn replay(volume: &Volume, target: &dyn Target, control: &Control<'_>) -> Result<Replayed> {
+    replay_if(volume, target, control, &mut |_| Ok(()))
+}
+
+/// As [`replay`], but before anything is written `accept` is told which kinds of intents will be pending.
+///
+/// # Errors
+/// As [`replay`]; what `accept` returns.
+pub fn replay_if(
+    volume: &Volume,
+    target: &dyn Target,
+    control: &Control<'_>,
+    accept: &mut dyn FnMut(&BTreeSet<ItemType>) -> Result<()>,
+) -> Result<Replayed> {
     let mut replay = Replay {
         buffers: Buffers::new(target, &volume.geometry),
         cancelled: HashMap::new(),
@@ -114,12 +129,18 @@ pub fn replay(volume: &Volume, target: &dyn Target, control: &Control<'_>) -> Re
     };
     const GO: ControlFlow<()> = ControlFlow::Continue(());
     let mut transactions = Transactions::of(volume);
+    let mut intents: HashMap<u64, ItemType> = HashMap::new();
     whole_records(volume, control, &mut |record| {
         transactions.add(record, &mut |items| {
             replay.note_cancelled(items)?;
+            for item in items {
+                intents.extend(item.id().map(|id| (id, item.kind)));
+                item.done_id().map(|id| intents.remove(&id));
+            }
             Ok(GO)
         })
     })?;
+    accept(&intents.into_values().collect())?;
     let mut transactions = Transactions::of(volume);
     let mut group = Lsn(0);
     let end = whole_records(volume, control, &mut |record| {
@@ -139,6 +160,7 @@ pub fn replay(volume: &Volume, target: &dyn Target, control: &Control<'_>) -> Re
     Ok(Replayed {
         pending: replay.pending.into_values().collect(),
         end,
+        free_tid: transactions.free_tid(),
         done: replay.done,
         directories: if replay.pieces.is_empty() { BTreeSet::new() } else { replay.directories },
         pieces: replay.pieces,

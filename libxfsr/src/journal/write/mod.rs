@@ -19,6 +19,7 @@ mod space;
 use super::close::unmount_record_of;
 use super::head::{Log, LogState, log_state};
 use super::records::clean_end;
+use super::replay::Replayed;
 use crate::cache::{BlockKey, Checkpoint, LogGate};
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -48,6 +49,8 @@ pub struct Options {
     /// Bytes of the longest record: up to 256 KiB, a multiple of the log's stripe unit. Where none is given 32 KiB, or the stripe unit if that
     /// is longer.
     pub record_size: Option<u32>,
+    /// It is written to repair the filesystem, which may be marked as in need of that.
+    pub repairs: bool,
 }
 
 /// What the cache's gate needs of the journal; it does not own the cache.
@@ -55,6 +58,8 @@ struct Core {
     log: Log,
     geometry: Geometry,
     shape: Shape,
+    /// The number of the transaction that a checkpoint is in the log: this and the checkpoint's own.
+    first_tid: u32,
     /// Targets that dirty blocks are written to.
     targets: Vec<Arc<dyn Target>>,
     /// Committers hold it shared while they add to the open checkpoint, who closes it exclusively.
@@ -85,8 +90,11 @@ fn failed() -> Error {
     Error::invalid("the journal has failed: the filesystem must be opened anew, which recovers it")
 }
 
-/// Whether a filesystem may be changed at all.
-fn writable(volume: &Volume) -> Result<()> {
+/// Whether a filesystem may be changed at all; one that is marked as in need of a repair only by what repairs it.
+///
+/// # Errors
+/// [`Error::Unsupported`] that says what forbids it; [`Error::Corrupt`] where the device is too short.
+pub fn may_write(volume: &Volume, repairs: bool) -> Result<()> {
     let features = &volume.geometry.features;
     let unknown = features.ro_compat.difference(RoCompat::all()).bits();
     if unknown != 0 {
@@ -99,7 +107,7 @@ fn writable(volume: &Volume) -> Result<()> {
     if unknown != 0 {
         return Err(Error::unsupported(format!("the log has features ({unknown:#x}) that this program does not know")));
     }
-    if features.needs_repair() {
+    if features.needs_repair() && !repairs {
         return Err(Error::unsupported("the filesystem is marked as in need of repair: repair it first"));
     }
     if volume.superblock_from.0 != 0 {
@@ -172,15 +180,16 @@ impl Core {
     /// Writes a checkpoint to the head of the log.
     fn write(&self, checkpoint: &Open) -> Result<()> {
         self.settle_written()?;
-        let tid = checkpoint.number as u32;
+        let tid = self.first_tid.wrapping_add(checkpoint.number as u32);
         let count = u32::try_from(checkpoint.count()).map_err(|_| Error::invalid("too many regions"))?;
         let records = cut(&self.shape, tid, count, checkpoint.regions());
-        let tail = {
+        let blocks = records.iter().map(|d| self.length(d)).sum();
+        self.name_tail(tid, blocks)?;
+        let (tail, at) = {
             let mut space = self.space.lock();
             space.begin_checkpoint(checkpoint.number);
-            let length = |d: &cut::Data| (self.shape.headers() + d.bytes.len()).next_multiple_of(self.shape.round);
-            space.room_for(records.iter().map(length).sum::<usize>() as u64 / BASIC_BLOCK)?;
-            space.tail_lsn()
+            space.room_for(blocks)?;
+            (space.tail_lsn(), space.tail())
         };
         let mut unflushed = 0;
         for data in records {
@@ -191,7 +200,34 @@ impl Core {
                 unflushed = 0;
             }
         }
-        if unflushed > 0 { self.log.target.flush() } else { Ok(()) }
+        if unflushed > 0 {
+            self.log.target.flush()?;
+        }
+        self.space.lock().tail_named(at);
+        Ok(())
+    }
+
+    /// Blocks that a record with that data takes.
+    fn length(&self, data: &cut::Data) -> u64 {
+        (self.shape.headers() + data.bytes.len()).next_multiple_of(self.shape.round) as u64 / BASIC_BLOCK
+    }
+
+    /// Where the next records would overwrite some that recovery begins with, if they are torn, an empty checkpoint names the tail first: it
+    /// needs as little room as there can be.
+    fn name_tail(&self, tid: u32, blocks: u64) -> Result<()> {
+        let (tail, at) = {
+            let space = self.space.lock();
+            if space.spares_named(blocks) || space.is_named() {
+                return Ok(());
+            }
+            (space.tail_lsn(), space.tail())
+        };
+        for data in cut(&self.shape, tid, 0, std::iter::empty()) {
+            self.append(tail, |place| record(&self.geometry, &self.shape, place, data))?;
+        }
+        self.log.target.flush()?;
+        self.space.lock().tail_named(at);
+        Ok(())
     }
 
     /// Writes one record at the head.
@@ -234,7 +270,7 @@ impl Journal {
     /// [`Error::Invalid`] where the log must be replayed first; [`Error::MissingDevice`]; [`Error::Unsupported`] where the filesystem has
     /// features that this library does not know and may therefore only read; I/O errors.
     pub fn open(volume: Arc<Volume>, options: &Options) -> Result<Arc<Self>> {
-        writable(&volume)?;
+        may_write(&volume, options.repairs)?;
         match log_state(&volume, &Control::none())? {
             LogState::Clean { .. } => {}
             LogState::Absent => return Err(Error::MissingDevice { device: Device::Log }),
@@ -244,23 +280,49 @@ impl Journal {
         }
         let log = Log::open(&volume)?.ok_or(Error::MissingDevice { device: Device::Log })?;
         let (end, kept) = clean_end(&log, &Control::none())?;
-        let shape = Shape::new(&volume.geometry, options.record_size)?;
+        let space = Space::new(log.blocks, end.head, end.newest.block());
         // A log that mkfs has cut short of a stripe begins its records where the stripe does.
         log.clear_ahead(end.head, kept)?;
+        Self::start(volume, options, log, (space, 1), 0)
+    }
+
+    /// Opens the journal of a volume whose log was replayed, all of which is durable in its place. It goes on behind that; the intents that are not
+    /// done stay in it until transactions that say so are: a crash in between makes recovery begin with them again.
+    ///
+    /// # Errors
+    /// As [`Journal::open`]; [`Error::Invalid`] where something else was replayed.
+    pub fn resume(volume: Arc<Volume>, options: &Options, replayed: &Replayed) -> Result<Arc<Self>> {
+        may_write(&volume, options.repairs)?;
+        let log = Log::open(&volume)?.ok_or(Error::MissingDevice { device: Device::Log })?;
+        let intents: Vec<_> = replayed.pending.iter().map(|p| (p.id, p.lsn)).collect();
+        let space = Space::resumed(log.blocks, &replayed.end, &intents)?;
+        // What was torn at the end of the log is no part of it.
+        log.clear_ahead(replayed.end.head, space.0.written)?;
+        Self::start(volume, options, log, space, replayed.free_tid)
+    }
+
+    fn start(
+        volume: Arc<Volume>,
+        options: &Options,
+        log: Log,
+        (space, next): (Space, u64),
+        first_tid: u32,
+    ) -> Result<Arc<Self>> {
         log.target.flush()?;
+        let shape = Shape::new(&volume.geometry, options.record_size)?;
         let targets: Vec<Arc<dyn Target>> = [Some(volume.data), volume.rt]
             .into_iter()
             .flatten()
             .map(|id| volume.cache.target(id))
             .collect::<Result<_>>()?;
-        let space = Space::new(log.blocks, end.head, end.newest.block());
         let core = Arc::new(Core {
             log,
             geometry: volume.geometry.clone(),
             shape,
+            first_tid,
             targets,
             closing: RwLock::default(),
-            open: Mutex::new(Open::new(1)),
+            open: Mutex::new(Open::new(next)),
             space: Mutex::new(space),
             room: Condvar::new(),
             writer: Mutex::default(),
@@ -340,6 +402,8 @@ impl Journal {
         self.settle()?;
         let core = &self.core;
         let _writer = core.writer.lock();
+        let tid = core.first_tid.wrapping_add(core.open.lock().number as u32);
+        core.name_tail(tid, core.length(&cut::Data::default()))?;
         let (head, previous) = {
             let space = core.space.lock();
             if space.failed {

@@ -3,9 +3,9 @@
 use super::cut::Shape;
 use crate::cache::BlockKey;
 use crate::error::{Error, Result};
-use crate::journal::records::next_cycle;
+use crate::journal::records::{End, next_cycle};
 use crate::units::{BASIC_BLOCK, Lsn};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What is changed under one lock.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub(super) struct Space {
     /// Where the next record goes, and how many blocks were written before it.
     pub(super) head: Lsn,
     pub(super) written: u64,
+    /// Where the tail is that the last durable record names: a crash now makes recovery begin there.
+    named: u64,
     /// The block of the record before the head.
     pub(super) previous: Option<u32>,
     /// Bytes that transactions under way may log.
@@ -44,6 +46,7 @@ impl Space {
             blocks,
             head,
             written: 0,
+            named: 0,
             previous: Some(previous),
             reserved: 0,
             open_bytes: 0,
@@ -58,13 +61,40 @@ impl Space {
         }
     }
 
+    /// Behind what was replayed, which reaches from `tail` to the head and is on its devices: only intents that are not done, each in
+    /// the checkpoint that begins with that record, are still needed of it. Returns the number of the next checkpoint too.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an intent whose record is not there.
+    pub(super) fn resumed(blocks: u64, end: &End, intents: &[(u64, Lsn)]) -> Result<(Self, u64)> {
+        let place = |lsn: Lsn| (u64::from(lsn.block()) + blocks - u64::from(end.tail.block())) % blocks;
+        let mut space = Self::new(blocks, end.head, end.newest.block());
+        space.written = place(end.head);
+        if space.written == 0 && end.head != end.tail {
+            space.written = blocks;
+        }
+        let begin: BTreeSet<(u64, Lsn)> = intents.iter().map(|(_, lsn)| (place(*lsn), *lsn)).collect();
+        for ((at, lsn), checkpoint) in begin.into_iter().zip(1..) {
+            if at >= space.written {
+                return Err(Error::invalid(format!("no record of the log that was replayed begins at {lsn:?}")));
+            }
+            space.starts.insert(checkpoint, (lsn, at));
+            space.durable = checkpoint;
+            for (id, _) in intents.iter().filter(|(_, l)| *l == lsn) {
+                space.intent(*id, checkpoint);
+            }
+        }
+        let next = space.durable + 1;
+        Ok((space, next))
+    }
+
     /// The log's length in bytes, without what keeps the head from the tail.
     pub(super) fn capacity(&self, shape: &Shape) -> u64 {
         (self.blocks * BASIC_BLOCK).saturating_sub(2 * shape.round as u64)
     }
 
     /// Where the oldest checkpoint begins that must stay, as a number of blocks; the head where there is none.
-    fn tail(&self) -> u64 {
+    pub(super) fn tail(&self) -> u64 {
         self.oldest().and_then(|(_, s)| s).map_or(self.written, |(_, at)| at)
     }
 
@@ -179,6 +209,21 @@ impl Space {
         self.head = Lsn::new(cycle, u32::try_from(next % self.blocks).unwrap_or(0));
         self.written += blocks;
         Ok(())
+    }
+
+    /// Whether so many blocks fit before the tail that recovery begins with after a crash, not only before that which the next record names.
+    pub(super) fn spares_named(&self, blocks: u64) -> bool {
+        self.written - self.named + blocks < self.blocks
+    }
+
+    /// Whether it is the tail as it is now.
+    pub(super) fn is_named(&self) -> bool {
+        self.named >= self.tail()
+    }
+
+    /// A record that names a tail there is durable.
+    pub(super) fn tail_named(&mut self, at: u64) {
+        self.named = self.named.max(at);
     }
 
     /// Whether so many blocks fit before the tail.

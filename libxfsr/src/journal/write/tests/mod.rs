@@ -3,7 +3,7 @@ mod world;
 use super::{Journal, Options};
 use crate::cache::{BlockKey, Checkpoint, OnDamage, Want};
 use crate::control::Control;
-use crate::engine::replayed_view;
+use crate::engine::{Targets, physical_view, replayed_view};
 use crate::format::counters::Counters;
 use crate::format::features::LogIncompat;
 use crate::format::inode::{Dinode, INODE_CLUSTER, MAGIC};
@@ -36,7 +36,7 @@ fn a_crash_at_any_write_leaves_whole_transactions_and_all_that_was_forced() {
 
 #[test]
 fn records_of_stripes_and_of_256_kib_are_replayed_too() {
-    let wide = Options { record_size: Some(256 << 10) };
+    let wide = Options { record_size: Some(256 << 10), ..Options::default() };
     for (stripe, options) in [(Some(32 << 10), Options::default()), (None, wide), (Some(256 << 10), Options::default())]
     {
         let w = World::new(1536, stripe, &options);
@@ -317,7 +317,8 @@ fn a_chain_that_a_crash_cuts_off_comes_back_as_what_is_left_of_it() {
     let mut cut_off = 0;
     for time in (from..=now(&w)).step_by(5) {
         let image = Arc::new(w.recorder.crash(time, &mut |e| e.time % 3 > 0).unwrap());
-        let view = replayed_view(image, None, None, &Control::none()).unwrap();
+        let targets = Targets { data: image, log: None, rt: None };
+        let view = physical_view(&targets, &Control::none()).unwrap();
         let label = hex(&view.volume.superblock.fname[..8]).unwrap_or(0);
         let owners = w.inodes.iter().map(|i| Inode::read(&view.volume, *i, OnDamage::Fail).unwrap().core.uid.get());
         let done = owners.filter(|o| *o == label).count();
@@ -475,6 +476,6 @@ fn what_may_only_be_read_is_not_opened_to_be_changed() {
     let broken = open(&|sb| sb.features_incompat.set(sb.features_incompat.get() | Incompat::NEEDSREPAIR.bits()));
     assert!(matches!(broken, Err(crate::Error::Unsupported(_))));
     let volume = Arc::new(Volume::from_targets(image(512, None), None, None, 1 << 20).unwrap());
-    let odd = Options { record_size: Some(40_000) };
+    let odd = Options { record_size: Some(40_000), ..Options::default() };
     assert!(matches!(Journal::open(volume, &odd), Err(crate::Error::Invalid(_))));
 }

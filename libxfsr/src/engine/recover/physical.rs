@@ -1,73 +1,43 @@
-//! Recovery: physical replay, and what it takes to make the result readable.
+//! Physical replay, and what it takes to make the result readable.
 
+use super::Targets;
 use crate::cache::OnDamage;
 use crate::control::Control;
 use crate::error::{Error, ForkKind, Result};
 use crate::format::ag::{AGF, AGI, Agf, Agi};
+use crate::format::counters::Counters;
 use crate::format::dir;
+use crate::format::log::items::ItemType;
 use crate::format::superblock::{SUPERBLOCK, Superblock};
 use crate::inode::{Inode, file, fork};
-use crate::journal::{LogState, Replayed, close, log_state, replay};
+use crate::journal::{Replayed, replay_if};
 use crate::realtime::free_runs;
-use crate::space::Counters;
-use crate::target::{Overlay, Target};
+use crate::target::Target;
 use crate::units::{AgNumber, BASIC_BLOCK, Daddr, FileBlock, Ino, Lsn};
-use crate::volume::{DEFAULT_CACHE, Volume};
+use crate::volume::Volume;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use zerocopy::FromBytes;
 
-/// A filesystem as it stands after replay of its log; the devices are untouched.
-#[derive(Debug)]
-pub struct View {
-    /// The filesystem.
-    pub volume: Volume,
-    /// The data device with what replay changed.
-    pub overlay: Arc<Overlay>,
-    /// What was replayed, and the intents that are not finished in this view.
-    pub replayed: Replayed,
-    /// Why counters of the superblock are those that the log had of them, of any time, and not the sums that they should be; none where they
-    /// are the sums.
-    pub uncounted: Option<Error>,
-}
-
-/// Replays the log of a filesystem into an overlay; of a clean log nothing.
-///
-/// Deferred work that a crash cut off is not finished: [`Replayed::pending`] tells which.
+/// Replays the log onto the data device, and seals what the journal could not. Nothing is flushed.
 ///
 /// # Errors
-/// As [`Volume::from_targets_with`] and [`replay`].
-pub fn replayed_view(
-    data: Arc<dyn Target>,
-    log: Option<Arc<dyn Target>>,
-    rt: Option<Arc<dyn Target>>,
-    control: &Control<'_>,
-) -> Result<View> {
-    let overlay = Arc::new(Overlay::new(data)?);
-    let log: Option<Arc<dyn Target>> = match log {
-        Some(log) => Some(Arc::new(Overlay::new(log)?)),
-        None => None,
-    };
-    let open = || Volume::from_targets_with(overlay.clone(), log.clone(), rt.clone(), DEFAULT_CACHE, control);
-    let volume = open()?;
-    if matches!(log_state(&volume, control)?, LogState::Clean { .. }) {
-        return Ok(View { volume, overlay, replayed: Replayed::default(), uncounted: None });
-    }
-    let replayed = replay(&volume, &*overlay, control)?;
-    // Opened anew: what was replayed may have changed the superblock.
-    let volume = open()?;
+/// As [`replay_if`].
+pub(super) fn replay_onto(targets: &Targets, accept: Accept<'_>, control: &Control<'_>) -> Result<Replayed> {
+    let replayed = replay_if(&targets.open(control)?, &*targets.data, control, accept)?;
     if !replayed.pieces.is_empty() {
-        seal_pieces(&volume, &*overlay, &replayed, control)?;
+        // Opened anew: what was replayed may have changed the superblock.
+        seal_pieces(&targets.open(control)?, &*targets.data, &replayed, control)?;
     }
-    close(&volume, &replayed.end)?;
-    let uncounted = recount(&open()?, &*overlay, control)?;
-    Ok(View { volume: open()?, overlay, replayed, uncounted })
+    Ok(replayed)
 }
+
+/// What decides, by the kinds of intents that will be pending, whether anything is written.
+pub(super) type Accept<'a> = &'a mut dyn FnMut(&BTreeSet<ItemType>) -> Result<()>;
 
 /// While a filesystem is in use the superblock's counters are kept in memory, and what the log has of them is of any time: they are the sums
 /// of what the AGs say. Where these, or the bitmap of the realtime device, cannot be used, the counters stay as they are, and the answer is why.
-fn recount(volume: &Volume, target: &dyn Target, control: &Control<'_>) -> Result<Option<Error>> {
+pub(super) fn recount(volume: &Volume, target: &dyn Target, control: &Control<'_>) -> Result<Option<Error>> {
     let g = &volume.geometry;
     if volume.superblock_from != AgNumber(0) {
         // It would get a checksum that hides what is wrong with it.
@@ -99,7 +69,7 @@ fn recount(volume: &Volume, target: &dyn Target, control: &Control<'_>) -> Resul
 }
 
 /// What all AGs count.
-fn counters(volume: &Volume, control: &Control<'_>) -> Result<Counters> {
+pub(super) fn counters(volume: &Volume, control: &Control<'_>) -> Result<Counters> {
     if let Some(short) = volume.shortfall() {
         return Err(short.into());
     }
@@ -117,7 +87,7 @@ fn counters(volume: &Volume, control: &Control<'_>) -> Result<Counters> {
 }
 
 /// Free extents of the realtime device; none where there is none.
-fn free_extents(volume: &Volume, control: &Control<'_>) -> Result<Option<u64>> {
+pub(super) fn free_extents(volume: &Volume, control: &Control<'_>) -> Result<Option<u64>> {
     let g = &volume.geometry;
     if g.rt_groups > 0 {
         return Err(Error::unsupported("the free extents of realtime groups are not counted"));
