@@ -57,13 +57,22 @@ type Slot = Arc<RwLock<Block>>;
 struct Entry {
     slot: Slot,
     used: AtomicBool,
+    /// Which turn of the clock is this entry's: a block that was dropped and read again has another.
+    turn: u64,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
     map: HashMap<BlockKey, Entry>,
-    clock: VecDeque<BlockKey>,
+    clock: VecDeque<(BlockKey, u64)>,
+    turns: u64,
     bytes: usize,
+}
+
+impl Shard {
+    fn has(&self, key: &BlockKey, turn: u64) -> bool {
+        self.map.get(key).is_some_and(|e| e.turn == turn)
+    }
 }
 
 struct Attached {
@@ -72,6 +81,9 @@ struct Attached {
 }
 
 const SHARDS: usize = 32;
+
+/// How far the clock goes for each new block, where there are too many.
+const TURNS: usize = 32;
 
 /// Blocks that lie no further apart than this many bytes are asked for in one piece: less work than two requests.
 const READAHEAD_GAP: u64 = 16 << 10;
@@ -165,12 +177,15 @@ impl BufCache {
         key.split_mut(bytes, |piece, daddr| target.read_at(piece, daddr.bytes()))
     }
 
+    /// Drops what was not used lately, as far as a few turns of the clock go: what is dirty or in use costs each new block only those.
     fn evict(&self, shard: &mut Shard) {
-        let mut turns = shard.clock.len().saturating_mul(2);
-        while shard.bytes > self.shard_budget.load(Ordering::Relaxed) && turns > 0 {
-            turns -= 1;
-            let Some(key) = shard.clock.pop_front() else { break };
-            let Some(entry) = shard.map.get(&key) else { continue };
+        let budget = self.shard_budget.load(Ordering::Relaxed);
+        for _ in 0..TURNS {
+            if shard.bytes <= budget {
+                break;
+            }
+            let Some((key, turn)) = shard.clock.pop_front() else { break };
+            let Some(entry) = shard.map.get(&key).filter(|e| e.turn == turn) else { continue };
             let idle = Arc::strong_count(&entry.slot) == 1
                 && !entry.used.swap(false, Ordering::Relaxed)
                 && entry.slot.try_read().is_some_and(|b| !matches!(b.state, BlockState::Dirty { .. }));
@@ -178,7 +193,7 @@ impl BufCache {
                 shard.bytes = shard.bytes.saturating_sub(key.bytes());
                 shard.map.remove(&key);
             } else {
-                shard.clock.push_back(key);
+                shard.clock.push_back((key, turn));
             }
         }
     }
@@ -201,8 +216,10 @@ impl BufCache {
         let slot = Arc::new(RwLock::new(block));
         let guard = slot.write_arc();
         shard.bytes += key.bytes();
-        shard.map.insert(key.clone(), Entry { slot: slot.clone(), used: AtomicBool::new(false) });
-        shard.clock.push_back(key.clone());
+        shard.turns += 1;
+        let turn = shard.turns;
+        shard.map.insert(key.clone(), Entry { slot: slot.clone(), used: AtomicBool::new(false), turn });
+        shard.clock.push_back((key.clone(), turn));
         self.evict(&mut shard);
         (slot, Some(guard))
     }
@@ -212,7 +229,12 @@ impl BufCache {
         if shard.map.get(key).is_some_and(|e| Arc::ptr_eq(&e.slot, slot)) {
             shard.map.remove(key);
             shard.bytes = shard.bytes.saturating_sub(key.bytes());
-            shard.clock.retain(|k| k != key);
+            // Its place in the clock is passed over later, and cleared away when half of them are such.
+            if shard.clock.len() > 2 * shard.map.len() + TURNS {
+                let mut clock = std::mem::take(&mut shard.clock);
+                clock.retain(|(k, turn)| shard.has(k, *turn));
+                shard.clock = clock;
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 use super::{BlockKey, BufCache, Keep, NoLog, OnDamage, TargetId, Want};
 use crate::format::BlockType;
 use crate::geometry::test_geometry;
-use crate::target::{Target, Xfile};
+use crate::target::{Fault, Faulty, On, Recorder, Target, Xfile};
 use crate::units::{Daddr, Ino};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -187,4 +187,53 @@ fn who_writes_a_block_has_it_verified_for_what_he_wants() {
         matches!(cache.write(&key(3), &of(8), &g), Err(crate::Error::Corrupt(c)) if c.code() == "owned.owner.owner")
     );
     assert!(cache.write(&key(3), &of(7), &g).is_ok());
+}
+
+#[test]
+fn neighbours_are_written_together_and_a_failure_leaves_all_of_them_dirty() {
+    let memory = Arc::new(Xfile::new("cache").unwrap());
+    memory.set_len(1 << 24).unwrap();
+    let recorder = Arc::new(Recorder::new(memory).unwrap());
+    let faulty = Arc::new(Faulty::new(recorder.clone()));
+    let cache = BufCache::new(1 << 20);
+    cache.attach(faulty.clone(), Arc::new(NoLog)).unwrap();
+    // 100 neighbours, which are two runs, and one for itself.
+    for n in (0..100).chain([500]) {
+        cache.fresh(&key(n), &any()).bytes.fill(n as u8 + 1);
+    }
+    faulty.add(On::Write, 0, Fault::Error);
+    cache.write_back(None).unwrap_err();
+    let before = recorder.events().len();
+    // Somebody has one of them: those before it are written by then.
+    let (locked, _) = cache.claim(&key(50), &any());
+    std::thread::scope(|s| {
+        s.spawn(|| cache.write_back(None).unwrap());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let first = recorder.events().len() - before;
+        assert_eq!(first, 1);
+        drop(locked);
+    });
+    let writes = recorder.events().len() - before;
+    assert_eq!(writes, 3);
+    for n in (0..100).chain([500]) {
+        let mut b = [0; 4096];
+        recorder.read_at(&mut b, n * 4096).unwrap();
+        assert_eq!(b, [n as u8 + 1; 4096]);
+    }
+    cache.write_back(None).unwrap();
+    assert_eq!(recorder.events().len() - before, writes);
+}
+
+#[test]
+fn blocks_that_come_and_go_leave_nothing_in_the_clock() {
+    let g = test_geometry();
+    let cache = BufCache::new(64 * 4096);
+    cache.attach(Arc::new(Xfile::new("cache").unwrap()), Arc::new(NoLog)).unwrap();
+    for n in 0..100_000 {
+        drop(cache.fresh(&key(n % 7), &any()));
+        cache.invalidate(&key(n % 7));
+    }
+    let places: usize = cache.shards.iter().map(|s| s.lock().clock.len()).sum();
+    assert!(places < 10_000, "{places}");
+    cache.read(&key(3), &any(), &g).unwrap();
 }
