@@ -1,15 +1,17 @@
-//! Extended attributes on a volume: all of them, or one by name.
+//! Extended attributes: all of them, or one by name, on a volume or as a transaction sees them; [`change`] sets and removes them.
 
-use crate::cache::{BlockRead, OnDamage, Want};
+pub mod change;
+
+use crate::cache::{BlockRead, BlockRef, OnDamage, Want};
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
 use crate::format::BlockType;
 use crate::format::attr::{
     self as format, ATTR_ANY, ATTR_REMOTE, AttrFlags, AttrLeaf, LEAF_MAGIC, ParentRec, ShortAttrs, Value,
 };
 use crate::format::da::{self, Node};
-use crate::format::inode::{Format, fork_bytes};
+use crate::format::inode::{Dinode, Format, fork_bytes};
 use crate::format::part;
-use crate::inode::{Inode, file};
+use crate::inode::{ForkMut, Inode, file};
 use crate::units::{FileBlock, Ino};
 use crate::volume::Volume;
 use std::collections::HashSet;
@@ -92,6 +94,51 @@ pub fn block(
         .ok_or_else(|| bad(inode.ino, "block", Rule::Missing, Some(at)).into())
 }
 
+/// Where an inode's attributes are read: on a volume, or through a transaction.
+trait Source {
+    fn ino(&self) -> Ino;
+    fn core(&mut self) -> Result<Dinode>;
+    /// The bytes of the fork in the inode.
+    fn fork(&mut self) -> Result<Vec<u8>>;
+    fn block(&mut self, at: FileBlock, kind: &'static BlockType, damage: OnDamage) -> Result<BlockRef<'_>>;
+}
+
+struct OnVolume<'a>(&'a Volume, &'a Inode);
+
+impl Source for OnVolume<'_> {
+    fn ino(&self) -> Ino {
+        self.1.ino
+    }
+    fn core(&mut self) -> Result<Dinode> {
+        Ok(self.1.core)
+    }
+    fn fork(&mut self) -> Result<Vec<u8>> {
+        Ok(fork_bytes(&self.1.bytes, ForkKind::Attr).to_vec())
+    }
+    fn block(&mut self, at: FileBlock, kind: &'static BlockType, damage: OnDamage) -> Result<BlockRef<'_>> {
+        block(self.0, self.1, at, kind, damage).map(BlockRef::from)
+    }
+}
+
+impl Source for ForkMut<'_, '_> {
+    fn ino(&self) -> Ino {
+        ForkMut::ino(self)
+    }
+    fn core(&mut self) -> Result<Dinode> {
+        ForkMut::core(self)
+    }
+    fn fork(&mut self) -> Result<Vec<u8>> {
+        let ino = ForkMut::ino(self);
+        Ok(fork_bytes(self.t().inode(ino)?, ForkKind::Attr).to_vec())
+    }
+    fn block(&mut self, at: FileBlock, kind: &'static BlockType, damage: OnDamage) -> Result<BlockRef<'_>> {
+        let (ino, key) = (ForkMut::ino(self), self.block_key(at, 1)?);
+        self.t().read(&key, &Want::new(kind, damage).owned_by(ino))
+    }
+}
+
+type Each<'e> = &'e mut dyn FnMut(Result<Attr>) -> ControlFlow<()>;
+
 /// Calls `each` with every attribute until it breaks; incomplete ones are left out. What cannot be read is handed over as an
 /// error; what can still be found follows.
 ///
@@ -103,13 +150,18 @@ pub fn for_each(
     damage: OnDamage,
     each: &mut dyn FnMut(Result<Attr>) -> ControlFlow<()>,
 ) -> Result<()> {
-    match inode.core.format(ForkKind::Attr) {
-        None if !inode.core.has_attr_fork() => Ok(()),
+    for_each_from(&mut OnVolume(volume, inode), damage, each)
+}
+
+fn for_each_from(source: &mut impl Source, damage: OnDamage, each: Each<'_>) -> Result<()> {
+    let (core, ino) = (source.core()?, source.ino());
+    match core.format(ForkKind::Attr) {
+        None if !core.has_attr_fork() => Ok(()),
         Some(Format::Local) => {
-            for a in ShortAttrs::new(fork_bytes(&inode.bytes, ForkKind::Attr)) {
+            for a in ShortAttrs::new(&source.fork()?) {
                 let a = a
                     .map(|a| Attr { flags: a.flags, name: a.name.to_vec(), value: a.value.to_vec() })
-                    .map_err(|c| Error::from(c.in_inode(inode.ino)));
+                    .map_err(|c| Error::from(c.in_inode(ino)));
                 if each(a).is_break() {
                     break;
                 }
@@ -117,44 +169,40 @@ pub fn for_each(
             Ok(())
         }
         Some(Format::Extents | Format::Btree) => {
-            if inode.core.extents(ForkKind::Attr) > 0 {
-                leaves(volume, inode, damage, each)?;
+            if core.extents(ForkKind::Attr) > 0 {
+                leaves(source, damage, each)?;
             }
             Ok(())
         }
-        _ => Err(bad(inode.ino, "aformat", Rule::Flags, None).found(inode.core.aformat).into()),
+        _ => Err(bad(ino, "aformat", Rule::Flags, None).found(core.aformat).into()),
     }
 }
 
 /// Goes down to the first leaf, then along the leaves.
-fn leaves(
-    volume: &Volume,
-    inode: &Inode,
-    damage: OnDamage,
-    each: &mut dyn FnMut(Result<Attr>) -> ControlFlow<()>,
-) -> Result<()> {
-    let mut at = FileBlock(0);
+fn leaves(source: &mut impl Source, damage: OnDamage, each: Each<'_>) -> Result<()> {
+    let (mut at, ino) = (FileBlock(0), source.ino());
     let mut level = None;
     let mut seen = HashSet::new();
     loop {
         // Whatever the pointers say, no block is visited twice.
         if !seen.insert(at) {
-            return Err(bad(inode.ino, "forw", Rule::Loop, Some(at)).into());
+            return Err(bad(ino, "forw", Rule::Loop, Some(at)).into());
         }
-        let b = block(volume, inode, at, &ATTR_ANY, damage)?;
+        // A copy, for values are read through the same source.
+        let b = source.block(at, &ATTR_ANY, damage)?.to_vec();
         match da::magic_of(&b) {
             Some(da::NODE_MAGIC) => {
-                let node = Node::from_bytes(&b).ok_or_else(|| bad(inode.ino, "node", Rule::Truncated, Some(at)))?;
+                let node = Node::from_bytes(&b).ok_or_else(|| bad(ino, "node", Rule::Truncated, Some(at)))?;
                 let found = node.header.level.get();
                 if level.is_some_and(|l: u16| found.checked_add(1) != Some(l)) || found == 0 {
-                    return Err(bad(inode.ino, "level", Rule::Range, Some(at)).found(found).into());
+                    return Err(bad(ino, "level", Rule::Range, Some(at)).found(found).into());
                 }
                 level = Some(found);
-                let first = node.entries.first().ok_or_else(|| bad(inode.ino, "count", Rule::Range, Some(at)))?;
+                let first = node.entries.first().ok_or_else(|| bad(ino, "count", Rule::Range, Some(at)))?;
                 at = FileBlock(u64::from(first.before.get()));
             }
             Some(LEAF_MAGIC) => {
-                let leaf = AttrLeaf::from_bytes(&b).ok_or_else(|| bad(inode.ino, "leaf", Rule::Truncated, Some(at)))?;
+                let leaf = AttrLeaf::from_bytes(&b).ok_or_else(|| bad(ino, "leaf", Rule::Truncated, Some(at)))?;
                 level = Some(1);
                 for a in leaf.attrs() {
                     let a = match a {
@@ -162,7 +210,7 @@ fn leaves(
                         Ok(a) => match a.value {
                             Value::Local(v) => Ok(v.to_vec()),
                             Value::Remote { block, length } => {
-                                remote_value(volume, inode, FileBlock(u64::from(block)), length)
+                                remote_value_from(source, FileBlock(u64::from(block)), length)
                             }
                         }
                         .map(|value| Attr {
@@ -170,7 +218,7 @@ fn leaves(
                             name: a.name.to_vec(),
                             value,
                         }),
-                        Err(c) => Err(c.in_inode(inode.ino).in_fork(ForkKind::Attr, Some(at)).into()),
+                        Err(c) => Err(c.in_inode(ino).in_fork(ForkKind::Attr, Some(at)).into()),
                     };
                     if each(a).is_break() {
                         return Ok(());
@@ -181,7 +229,7 @@ fn leaves(
                     forw => at = FileBlock(u64::from(forw)),
                 }
             }
-            _ => return Err(bad(inode.ino, "magic", Rule::Magic, Some(at)).into()),
+            _ => return Err(bad(ino, "magic", Rule::Magic, Some(at)).into()),
         }
     }
 }
@@ -191,17 +239,22 @@ fn leaves(
 /// # Errors
 /// [`Error::Corrupt`] where a block is missing or is not the part that is expected there.
 pub fn remote_value(volume: &Volume, inode: &Inode, first: FileBlock, length: u32) -> Result<Vec<u8>> {
+    remote_value_from(&mut OnVolume(volume, inode), first, length)
+}
+
+fn remote_value_from(source: &mut impl Source, first: FileBlock, length: u32) -> Result<Vec<u8>> {
+    let ino = source.ino();
     if length > format::MAX_VALUE {
-        return Err(bad(inode.ino, "valuelen", Rule::Range, None).found(length).expected("at most 65536").into());
+        return Err(bad(ino, "valuelen", Rule::Range, None).found(length).expected("at most 65536").into());
     }
     let length = length as usize;
     let mut value = Vec::with_capacity(length);
     let mut at = first;
     while value.len() < length {
-        let b = block(volume, inode, at, &ATTR_REMOTE, OnDamage::Fail)?;
-        let (offset, part) = part::payload(&b).ok_or_else(|| bad(inode.ino, "bytes", Rule::Range, Some(at)))?;
+        let b = source.block(at, &ATTR_REMOTE, OnDamage::Fail)?;
+        let (offset, part) = part::payload(&b).ok_or_else(|| bad(ino, "bytes", Rule::Range, Some(at)))?;
         if offset as usize != value.len() || part.is_empty() || part.len() > length - value.len() {
-            return Err(bad(inode.ino, "offset", Rule::Mismatch, Some(at)).found(offset).expected(value.len()).into());
+            return Err(bad(ino, "offset", Rule::Mismatch, Some(at)).found(offset).expected(value.len()).into());
         }
         value.extend_from_slice(part);
         at = FileBlock(at.0 + 1);
@@ -214,8 +267,12 @@ pub fn remote_value(volume: &Volume, inode: &Inode, first: FileBlock, length: u3
 /// # Errors
 /// As [`for_each`], and the first attribute that cannot be read.
 pub fn list(volume: &Volume, inode: &Inode) -> Result<Vec<Attr>> {
+    list_from(&mut OnVolume(volume, inode))
+}
+
+fn list_from(source: &mut impl Source) -> Result<Vec<Attr>> {
     let (mut all, mut failed) = (Vec::new(), None);
-    for_each(volume, inode, OnDamage::Fail, &mut |a| match a {
+    for_each_from(source, OnDamage::Fail, &mut |a| match a {
         Ok(a) => {
             all.push(a);
             ControlFlow::Continue(())
