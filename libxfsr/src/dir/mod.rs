@@ -66,6 +66,20 @@ pub fn for_each(
     damage: OnDamage,
     each: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>,
 ) -> Result<()> {
+    for_each_from(volume, inode, 0, damage, each)
+}
+
+/// The same from the block on in which that address lies; of a directory in short form all.
+///
+/// # Errors
+/// As [`for_each`].
+pub fn for_each_from(
+    volume: &Volume,
+    inode: &Inode,
+    from: u64,
+    damage: OnDamage,
+    each: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>,
+) -> Result<()> {
     require_directory(inode)?;
     if inode.core.format(ForkKind::Data) == Some(Format::Local) {
         return short(volume, inode, each);
@@ -75,11 +89,15 @@ pub fn for_each(
     let end = dir::leaf_start(g).0;
     // Collected first, so that a corrupt map cannot revisit a block: the position only grows.
     let mut runs: Vec<(u64, u64)> = Vec::new();
-    fork::extents(volume, inode.ino, &inode.bytes, ForkKind::Data, (0, end - 1), &mut |e| {
+    let first = u32::try_from(from).map_or(end, |a| dir::split_address(g, a).0.0 & !(step - 1));
+    if first >= end {
+        return Ok(());
+    }
+    fork::extents(volume, inode.ino, &inode.bytes, ForkKind::Data, (first, end - 1), &mut |e| {
         runs.push((e.offset, e.offset.saturating_add(e.count).min(end)));
         ControlFlow::Continue(())
     })?;
-    let mut next = 0;
+    let mut next = first;
     for (from, to) in runs {
         next = next.max(from & !(step - 1));
         while next < to {

@@ -179,8 +179,12 @@ pub(crate) fn link_blocks(volume: &Volume, inode: &Inode, each: EachLinkBlock<'_
             return Err(inode.bad("blockcount", Rule::Range).found(e.count).expected("at most 4").into());
         }
         let mut block = vec![0; (e.count as usize) << volume.geometry.block_log];
-        read_extent(volume, inode, &e, 0, &mut block)?;
         let daddr = volume.geometry.fsblock_to_daddr(FsBlock(e.start)).unwrap_or(Daddr(0));
+        // One that was made since the filesystem was opened may not be on the device yet.
+        let key = BlockKey::one(volume.data, daddr, (block.len() / 512) as u32);
+        if inode.core.is_realtime() || !volume.cache.peek(&key, 0, &mut block) {
+            read_extent(volume, inode, &e, 0, &mut block)?;
+        }
         if each(FileBlock(e.offset), daddr, &block)?.is_break() {
             break;
         }

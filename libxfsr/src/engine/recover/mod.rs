@@ -45,7 +45,11 @@ pub struct Targets {
 
 impl Targets {
     fn open(&self, control: &Control<'_>) -> Result<Volume> {
-        Volume::from_targets_with(self.data.clone(), self.log.clone(), self.rt.clone(), DEFAULT_CACHE, control)
+        self.volume(DEFAULT_CACHE, control)
+    }
+    /// The volume on them, with so many bytes of cache.
+    pub(super) fn volume(&self, cache: usize, control: &Control<'_>) -> Result<Volume> {
+        Volume::from_targets_with(self.data.clone(), self.log.clone(), self.rt.clone(), cache, control)
     }
     /// Everything that was written is durable.
     fn flush(&self) -> Result<()> {

@@ -1,0 +1,4 @@
+//! A filesystem that this process has open: what it shows and what it changes, against the kernel, a model, and crashes.
+
+mod reading;
+mod walk;
