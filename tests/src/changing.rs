@@ -38,6 +38,9 @@ impl CommitSink for Forcing {
         self.0.sync().expect("a log that can be written");
         self.0.relieve();
     }
+    fn wrote_contents(&self) {
+        self.0.wrote_contents();
+    }
     fn force(&self, upto: Checkpoint) -> Result<()> {
         self.0.force(upto)
     }

@@ -1,10 +1,12 @@
-//! Inodes on a volume: their forks, what maps to where, and file contents; [`map`] changes forks, [`chunk`] allocates inodes.
+//! Inodes on a volume: their forks, what maps to where, and file contents; [`map`] changes forks, [`data`] contents, [`chunk`] allocates inodes.
 
 pub mod chunk;
+pub mod data;
 pub mod file;
 pub mod fork;
 pub mod map;
 pub mod scan;
 
+pub use data::FileMut;
 pub use file::{Inode, read_at, symlink_target};
 pub use map::ForkMut;

@@ -133,17 +133,20 @@ impl Transaction<'_> {
             }
         };
         finish(&mut self.items, &next);
-        // What waits in a long chain is logged anew, so that the log's tail can move.
-        for pending in &mut self.deferred {
+        let mut waiting = std::mem::take(&mut self.deferred);
+        let again = next.step.run(self)?;
+        // What waits in a long chain is logged anew, so that the log's tail can move; and all behind it, and behind what is only half done, because
+        // recovery goes by the order in the log: an extent is freed after its mapping is gone.
+        let mut renew = again.is_some();
+        for pending in &mut waiting {
             if let Some((_, Some(at))) = pending.logged
-                && self.scope.sink.is_old(at)
+                && (renew || self.scope.sink.is_old(at))
             {
+                renew = true;
                 finish(&mut self.items, pending);
                 pending.logged = None;
             }
         }
-        let waiting = std::mem::take(&mut self.deferred);
-        let again = next.step.run(self)?;
         // What the step has asked for comes first, then the rest of it, then what was there before.
         let asked = std::mem::take(&mut self.deferred);
         self.deferred = asked.into_iter().chain(again.map(Pending::new)).chain(waiting).collect();

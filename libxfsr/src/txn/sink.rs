@@ -29,6 +29,9 @@ pub trait CommitSink: Send + Sync {
     fn commit(&self, set: &CommitSet<'_>) -> Result<Checkpoint>;
     /// A transaction was committed and its blocks are unlocked: the time to write what is too much to be kept.
     fn relieve(&self) {}
+    /// Contents of files were written to a device, which must be durable before anything is that is committed from now on: who maps blocks, or
+    /// makes a file longer, tells it first.
+    fn wrote_contents(&self) {}
     /// Returns when all up to that checkpoint is durable.
     ///
     /// # Errors

@@ -38,7 +38,8 @@ impl ForkMut<'_, '_> {
         }
         let op = if self.shares()? { shared } else { own };
         let (ino, kind) = (self.ino, self.kind);
-        for some in extents.chunks(IN_INTENT) {
+        // Each in an intent of its own: what is half done would be logged anew, and all that waits behind it.
+        for some in extents.chunks(1) {
             let mapping = |e: &Extent| Mapping {
                 op,
                 start: FsBlock(e.start),
@@ -61,10 +62,7 @@ impl ForkMut<'_, '_> {
 
     /// Puts an extent into the map, as one with its neighbours where it goes on where they end.
     fn join(&mut self, e: Extent) -> Result<()> {
-        let left = match e.offset.checked_sub(1) {
-            Some(before) => self.at_or_before(before)?.filter(|l| joins(l, &e) && l.count + e.count <= MAX_EXTENT),
-            None => None,
-        };
+        let left = self.before(FileBlock(e.offset))?.filter(|l| joins(l, &e) && l.count + e.count <= MAX_EXTENT);
         let beside = left.map_or(0, |l| l.count) + e.count;
         let right = self.at_or_behind(end(&e))?.filter(|r| joins(&e, r) && beside + r.count <= MAX_EXTENT);
         match (left, right) {
@@ -195,6 +193,17 @@ impl ForkMut<'_, '_> {
         Ok(left)
     }
 
+    /// Moves what is mapped to another place of the file, where there is a hole apart from itself. Its blocks stay where they are.
+    ///
+    /// # Errors
+    /// As [`ForkMut::map`].
+    pub fn shift(&mut self, e: &Extent, to: u64) -> Result<()> {
+        for part in self.unmap(FileBlock(e.offset), e.count)? {
+            self.map(&Extent { offset: part.offset - e.offset + to, ..part })?;
+        }
+        Ok(())
+    }
+
     /// Makes what is mapped in a range unwritten, or written. Holes, and what is so already, stay.
     ///
     /// # Errors
@@ -204,11 +213,7 @@ impl ForkMut<'_, '_> {
         let (mut from, to) = (at.0, at.0.saturating_add(blocks));
         let mut changed = Vec::new();
         while from < to {
-            let here = match self.mapped(FileBlock(from))? {
-                Some(e) => Some(e),
-                None => self.at_or_behind(from)?.filter(|e| e.offset < to),
-            };
-            let Some(e) = here else { break };
+            let Some(e) = self.at_or_next(FileBlock(from))?.filter(|e| e.offset < to) else { break };
             let (start, stop) = (e.offset.max(from), end(&e).min(to));
             from = stop;
             if e.unwritten == unwritten {
@@ -251,8 +256,7 @@ impl ForkMut<'_, '_> {
     }
 
     /// Allocates blocks for the hole that begins at a block, and leaves as many that the map can grow.
-    pub(super) fn find_space(&mut self, at: FileBlock, request: &Request, near: Option<FsBlock>) -> Result<Extent> {
-        self.on_data_device()?;
+    pub(crate) fn find_space(&mut self, at: FileBlock, request: &Request, near: Option<FsBlock>) -> Result<Extent> {
         if self.mapped(at)?.is_some() {
             return Err(Error::invalid(format!("file block {at} of inode {} is mapped already", self.ino)));
         }
@@ -261,13 +265,18 @@ impl ForkMut<'_, '_> {
         if most < request.min {
             return Err(Error::invalid(format!("{} blocks do not fit into the hole at file block {at}", request.min)));
         }
+        self.find_blocks(at, &Request { max: most, ..*request }, near)
+    }
+
+    /// Allocates blocks that are to be mapped at a block, where something else may still be mapped.
+    pub(crate) fn find_blocks(&mut self, at: FileBlock, request: &Request, near: Option<FsBlock>) -> Result<Extent> {
+        self.on_data_device()?;
         let near = match near {
             Some(near) => near,
             None => self.near(at)?,
         };
         let left = request.left.saturating_add(self.blocks_to_map()?);
-        let a =
-            self.space.allocate(self.t, Place::Near(near), &Request { max: most, left, owner: None, ..*request })?;
+        let a = self.space.allocate(self.t, Place::Near(near), &Request { left, owner: None, ..*request })?;
         let start = self.t.geometry().join(a.ag, a.start);
         Ok(Extent { offset: at.0, start: start.0, count: a.len.into(), unwritten: false })
     }

@@ -116,6 +116,28 @@ impl<'w, 's> ForkMut<'w, 's> {
         self.at_or_behind(at.0)
     }
 
+    /// The extent that covers a block, or the first behind it.
+    ///
+    /// # Errors
+    /// As [`ForkMut::extents`].
+    pub fn at_or_next(&mut self, at: FileBlock) -> Result<Option<Extent>> {
+        match self.mapped(at)? {
+            None => self.at_or_behind(at.0),
+            here => Ok(here),
+        }
+    }
+
+    /// The last extent that begins before a block.
+    ///
+    /// # Errors
+    /// As [`ForkMut::extents`].
+    pub fn before(&mut self, at: FileBlock) -> Result<Option<Extent>> {
+        match at.0.checked_sub(1) {
+            Some(last) => self.at_or_before(last),
+            None => Ok(None),
+        }
+    }
+
     /// The block behind the last extent.
     ///
     /// # Errors
@@ -129,10 +151,7 @@ impl<'w, 's> ForkMut<'w, 's> {
     /// # Errors
     /// As [`ForkMut::extents`].
     pub fn near(&mut self, at: FileBlock) -> Result<FsBlock> {
-        let before = match at.0.checked_sub(1) {
-            Some(b) => self.at_or_before(b)?,
-            None => None,
-        };
+        let before = self.before(at)?;
         let g = self.t.geometry();
         if let Some(e) = before
             && let behind = FsBlock(e.start + e.count)

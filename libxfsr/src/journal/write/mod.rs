@@ -35,6 +35,7 @@ use cut::{Place, Shape, cut, record};
 use parking_lot::{Condvar, Mutex, RwLock};
 use space::Space;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Records that may be under way without a flush: as many as Linux has, and as recovery looks back from the head.
@@ -70,6 +71,8 @@ struct Core {
     room: Condvar,
     /// Held by the one who writes.
     writer: Mutex<()>,
+    /// Contents of files were written that are not durable, and must be before the next checkpoint is.
+    contents: AtomicBool,
 }
 
 /// The journal of a filesystem that this process changes: where transactions commit to.
@@ -179,6 +182,10 @@ impl Core {
 
     /// Writes a checkpoint to the head of the log.
     fn write(&self, checkpoint: &Open) -> Result<()> {
+        // Who writes contents tells it before the commit, which came before this checkpoint was closed.
+        if self.contents.swap(false, Ordering::AcqRel) {
+            self.targets.iter().try_for_each(|t| t.flush())?;
+        }
         self.settle_written()?;
         let tid = self.first_tid.wrapping_add(checkpoint.number as u32);
         let count = u32::try_from(checkpoint.count()).map_err(|_| Error::invalid("too many regions"))?;
@@ -326,6 +333,7 @@ impl Journal {
             space: Mutex::new(space),
             room: Condvar::new(),
             writer: Mutex::default(),
+            contents: AtomicBool::new(false),
         });
         for id in [Some(volume.data), volume.rt].into_iter().flatten() {
             volume.cache.set_gate(id, core.clone())?;
@@ -553,6 +561,9 @@ impl CommitSink for Journal {
         }
     }
 
+    fn wrote_contents(&self) {
+        self.core.contents.store(true, Ordering::Release);
+    }
     fn force(&self, upto: Checkpoint) -> Result<()> {
         self.core.before_write(upto)
     }

@@ -1,0 +1,126 @@
+//! Contents of files are changed in images that the kernel wrote, against a model of their bytes; xfs_repair, the check and the kernel judge the end.
+
+mod model;
+
+use model::{STALE, World};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use xfsr_tests::changing::{Commits, assert_clean};
+use xfsr_tests::oracle::{MOUNT, Mount, require};
+
+const SMALL: &[&str] = &["-b", "size=1024", "-m", "rmapbt=1", "-d", "agcount=3"];
+const PLAIN: &[&str] = &["-m", "reflink=0,finobt=0"];
+const LARGE: &[&str] = &["-b", "size=16384", "-m", "rmapbt=1", "-i", "nrext64=1,size=1024"];
+
+/// Contents of some files are changed at random.
+fn random(mkfs: &[&str], seed: u64, operations: usize) {
+    if require(MOUNT).is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut world = World::open(directory.path(), mkfs, seed, Commits::Gathered);
+    let operations = operations * xfsr_tests::knob("XFSR_OPERATIONS", 1) as usize;
+    for n in 1..=operations {
+        world.operation();
+        if n % 50 == 0 {
+            world.compare();
+        }
+    }
+    println!("{}", world.told());
+    world.end();
+}
+
+#[test]
+fn random_contents_of_small_blocks() {
+    random(SMALL, 21, 800);
+}
+
+#[test]
+fn random_contents_without_reverse_mappings() {
+    random(PLAIN, 22, 800);
+}
+
+#[test]
+fn random_contents_of_large_blocks() {
+    random(LARGE, 23, 600);
+}
+
+/// Crashes at sampled writes. Whatever the kernel recovers has at each place what some state since the last sync has there, and never what
+/// others left in a block.
+fn crashed(mkfs: &[&str], seed: u64, commits: Commits) {
+    if require(MOUNT).is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut world = World::open(directory.path(), mkfs, seed, commits);
+    let mut states = vec![(world.changing().now(), world.state())];
+    let mut durable = vec![(0, 0)];
+    for n in 0..120 {
+        world.operation_in_place();
+        states.push((world.changing().now(), world.state()));
+        if n % 15 == 0 {
+            world.changing().journal.sync().expect("durable");
+            world.changing().volume.data_target().flush().expect("durable");
+            durable.push((world.changing().now(), states.len() - 1));
+        }
+    }
+    let end = world.changing().now();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let crash = directory.path().join("crash");
+    for n in 0..xfsr_tests::knob("XFSR_CRASHES", 6) {
+        let time = rng.random_range(0..=end);
+        world.changing().crash_to(time, n, &crash);
+        let least = durable.iter().filter(|(t, _)| *t <= time).map(|(_, s)| *s).max().unwrap_or(0);
+        let most = states.iter().position(|(t, _)| *t > time).unwrap_or(states.len() - 1);
+        let mount = Mount::new(&crash, "").expect("the kernel recovers it");
+        for (i, (name, _)) in states[0].1.iter().enumerate() {
+            let found = std::fs::read(mount.path().join(name)).expect("read");
+            let here: Vec<&Vec<u8>> = states[least..=most].iter().map(|(_, s)| &s[i].1).collect();
+            let longest = here.iter().map(|b| b.len()).max().unwrap_or(0);
+            let shortest = here.iter().map(|b| b.len()).min().unwrap_or(0);
+            assert!(found.len() >= shortest && found.len() <= longest, "crash {n}: {name} has {}", found.len());
+            for (at, byte) in found.iter().enumerate() {
+                let known = here.iter().any(|b| b.get(at).copied().unwrap_or(0) == *byte);
+                assert!(known && *byte != STALE, "crash {n} at {time}: byte {at} of {name} is {byte}");
+            }
+        }
+        mount.unmount().expect("an unmount");
+        assert_clean(&format!("crash {n} at {time}"), &crash);
+    }
+}
+
+#[test]
+fn a_crash_inside_of_chains_shows_nothing_of_others() {
+    crashed(SMALL, 24, Commits::Forced);
+}
+
+#[test]
+fn a_crash_of_gathered_commits_shows_nothing_of_others() {
+    crashed(PLAIN, 25, Commits::Gathered);
+}
+
+/// With a few free blocks here and there: what does not fit changes nothing.
+#[test]
+fn no_space_leaves_no_trace() {
+    for (mkfs, seed) in [(SMALL, 26), (PLAIN, 27)] {
+        if require(MOUNT).is_none() {
+            return;
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut world = World::open(directory.path(), mkfs, seed, Commits::Gathered);
+        for _ in 0..100 {
+            world.operation();
+        }
+        let (mut refused, mut done) = (0, 0);
+        for but in [0, 1, 2, 5, 9, 14] {
+            world.fill_up(but);
+            for _ in 0..30 {
+                *if world.tight() { &mut refused } else { &mut done } += 1;
+            }
+            world.compare();
+        }
+        println!("{refused} refused, {done} done");
+        assert!(refused > 10 && done > 10);
+        world.end();
+    }
+}

@@ -1,0 +1,301 @@
+//! Files with the bytes that they must have.
+
+use libxfsr::Error;
+use libxfsr::cache::OnDamage;
+use libxfsr::error::ForkKind;
+use libxfsr::format::btree::Extent;
+use libxfsr::inode::{FileMut, Inode};
+use libxfsr::units::Ino;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use xfsr_tests::changing::{Changing, Commits, assert_clean, kernel_made};
+use xfsr_tests::oracle::{Mount, xfs_io};
+
+/// Largest size of a file.
+const MOST: u64 = 600_000;
+
+/// What free blocks are full of.
+pub(crate) const STALE: u8 = 0xa7;
+
+/// Files that the kernel wrote: empty, whole, with holes and unwritten blocks, with a size hint.
+fn fill(root: &Path) {
+    std::fs::write(root.join("stale"), vec![STALE; 40 << 20]).expect("a file");
+    rustix::fs::sync();
+    std::fs::remove_file(root.join("stale")).expect("removed");
+    std::fs::write(root.join("file-0"), b"").expect("a file");
+    let bytes: Vec<u8> = (0..200_001u32).map(|i| (i % 151) as u8).collect();
+    std::fs::write(root.join("file-1"), &bytes).expect("a file");
+    let file = std::fs::File::create(root.join("file-2")).expect("a file");
+    for i in 0..60 {
+        file.write_all_at(&[i as u8 + 1; 700], i * 5000).expect("written");
+        file.sync_all().expect("on the device");
+    }
+    drop(file);
+    xfs_io(&root.join("file-2"), &["falloc 100000 90000", "fzero 30000 9000"]).expect("xfs_io");
+    let hinted = root.join("file-3");
+    std::fs::write(&hinted, b"").expect("a file");
+    xfs_io(&hinted, &["extsize 64k"]).expect("xfs_io");
+}
+
+pub(crate) struct File {
+    pub(crate) ino: Ino,
+    pub(crate) name: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+pub(crate) struct World {
+    changing: Option<Changing>,
+    image: PathBuf,
+    files: Vec<File>,
+    rng: ChaCha8Rng,
+    counts: BTreeMap<&'static str, usize>,
+    clock: i64,
+}
+
+fn resize(bytes: &mut Vec<u8>, len: u64) {
+    if bytes.len() < len as usize {
+        bytes.resize(len as usize, 0);
+    }
+}
+
+impl World {
+    pub(crate) fn open(directory: &Path, mkfs: &[&str], seed: u64, commits: Commits) -> World {
+        let image = kernel_made(directory, 300, mkfs, fill);
+        let changing = Changing::open(&image, commits);
+        let volume = &changing.volume;
+        let root = Inode::read(volume, volume.geometry.root_ino, OnDamage::Fail).expect("the root");
+        let mut files = Vec::new();
+        for e in libxfsr::dir::entries(volume, &root).expect("entries") {
+            if !e.name.starts_with(b"file-") {
+                continue;
+            }
+            let inode = Inode::read(volume, e.ino, OnDamage::Fail).expect("an inode");
+            let mut bytes = vec![0; inode.size() as usize];
+            libxfsr::inode::read_at(volume, &inode, 0, &mut bytes).expect("read");
+            files.push(File { ino: e.ino, name: String::from_utf8(e.name).expect("text"), bytes });
+        }
+        assert_eq!(files.len(), 4);
+        let rng = ChaCha8Rng::seed_from_u64(seed);
+        World { changing: Some(changing), image, files, rng, counts: BTreeMap::new(), clock: 1_700_000_000 }
+    }
+
+    pub(crate) fn changing(&self) -> &Changing {
+        self.changing.as_ref().expect("open")
+    }
+
+    pub(crate) fn told(&self) -> String {
+        format!("{:?}", self.counts)
+    }
+
+    pub(crate) fn state(&self) -> Vec<(String, Vec<u8>)> {
+        self.files.iter().map(|f| (f.name.clone(), f.bytes.clone())).collect()
+    }
+
+    /// A range, often at the borders of blocks.
+    fn range(&mut self) -> (u64, u64) {
+        let block = u64::from(self.changing().volume.geometry.block_size);
+        let aligned = self.rng.random_bool(0.3);
+        let longest: u64 = if self.rng.random_bool(0.1) { 200_000 } else { 20_000 };
+        let (at, len) = (self.rng.random_range(0..MOST), self.rng.random_range(1..longest));
+        if aligned { (at / block * block, len.next_multiple_of(block)) } else { (at, len) }
+    }
+
+    /// Something is written, freed or moved.
+    pub(crate) fn operation(&mut self) {
+        self.operate(100);
+    }
+
+    /// The same, and no block moves in its file.
+    pub(crate) fn operation_in_place(&mut self) {
+        self.operate(82);
+    }
+
+    fn operate(&mut self, kinds: u32) {
+        let (at, len) = self.range();
+        let n = self.rng.random_range(0..self.files.len());
+        let changing = self.changing.as_ref().expect("open");
+        let lock = changing.scope.locks().lock(self.files[n].ino);
+        self.clock += 1;
+        let file = FileMut::new(&changing.scope, &changing.space, &lock).at(self.clock, 5);
+        let block = u64::from(changing.volume.geometry.block_size);
+        let (rng, bytes) = (&mut self.rng, &mut self.files[n].bytes);
+        let size = bytes.len() as u64;
+        let end = at + len;
+        let inside = |bytes: &mut Vec<u8>, from: u64, to: u64| {
+            let to = to.min(bytes.len() as u64);
+            if from < to {
+                bytes[from as usize..to as usize].fill(0);
+            }
+        };
+        let what = match rng.random_range(0..kinds) {
+            0..40 => {
+                let data: Vec<u8> = (0..len).map(|_| rng.random_range(1..STALE)).collect();
+                assert_eq!(file.write_at(at, &data).expect("written"), data.len());
+                resize(bytes, end);
+                bytes[at as usize..end as usize].copy_from_slice(&data);
+                "write"
+            }
+            40..50 => {
+                let to = if rng.random_bool(0.5) { rng.random_range(0..=size) } else { at };
+                file.truncate(to).expect("truncated");
+                bytes.resize(to as usize, 0);
+                "truncate"
+            }
+            50..60 => {
+                let keep = rng.random_bool(0.5);
+                file.allocate(at, len, keep).expect("allocated");
+                if !keep {
+                    resize(bytes, end);
+                }
+                "allocate"
+            }
+            60..72 => {
+                file.punch(at, len).expect("punched");
+                inside(bytes, at, end);
+                "punch"
+            }
+            72..82 => {
+                let keep = rng.random_bool(0.5);
+                file.zero(at, len, keep).expect("zeroed");
+                inside(bytes, at, end);
+                if !keep {
+                    resize(bytes, end);
+                }
+                "zero"
+            }
+            82..91 => {
+                let (at, len) = (at / block * block, len.next_multiple_of(block));
+                let result = file.collapse(at, len);
+                if at + len < size {
+                    result.expect("collapsed");
+                    bytes.drain(at as usize..(at + len) as usize);
+                } else {
+                    assert!(matches!(result, Err(Error::Invalid(_))));
+                }
+                "collapse"
+            }
+            _ => {
+                let (at, len) = (at / block * block, len.next_multiple_of(block));
+                if size + len > 2 * MOST {
+                    return;
+                }
+                let result = file.insert(at, len);
+                if at < size {
+                    result.expect("inserted");
+                    bytes.splice(at as usize..at as usize, vec![0; len as usize]);
+                } else {
+                    assert!(matches!(result, Err(Error::Invalid(_))));
+                }
+                "insert"
+            }
+        };
+        *self.counts.entry(what).or_default() += 1;
+        // What lies around it is looked at at once.
+        let from = at.saturating_sub(5000);
+        let mut found = vec![0xee; 10_000 + len as usize];
+        let got = file.read_at(from, &mut found).expect("read");
+        let model = bytes.get(from as usize..).unwrap_or(&[]);
+        assert_eq!(got, model.len().min(found.len()), "{what} at {at}");
+        if let Some(i) = (0..got).find(|i| found[*i] != model[*i]) {
+            panic!("{what} of {len} at {at}: byte {} is {} and not {}", from as usize + i, found[i], model[i]);
+        }
+    }
+
+    /// Takes all space but for so many blocks, in a file of its own.
+    pub(crate) fn fill_up(&mut self, but: u64) {
+        let changing = self.changing.as_ref().expect("open");
+        let lock = changing.scope.locks().lock(self.files[0].ino);
+        let file = FileMut::new(&changing.scope, &changing.space, &lock);
+        file.truncate(0).expect("truncated");
+        self.files[0].bytes.clear();
+        let full = file.allocate(0, 400 << 20, true);
+        assert!(matches!(full, Err(Error::NoSpace(_))), "{full:?}");
+        let block = u64::from(changing.volume.geometry.block_size);
+        // One here and one there.
+        for n in 0..but {
+            file.punch((1 << 20) + n * 9 * block, block).expect("punched");
+        }
+    }
+
+    /// One change of one extent where there may be no space. True where there was none: then nothing has changed.
+    pub(crate) fn tight(&mut self) -> bool {
+        let n = self.rng.random_range(1..self.files.len());
+        let block = u64::from(self.changing().volume.geometry.block_size);
+        let at = self.rng.random_range(0..MOST / block) * block;
+        let what = self.rng.random_range(0..3);
+        let before = self.shape(n);
+        let changing = self.changing.as_ref().expect("open");
+        let free = changing.space.counters().free_blocks;
+        let lock = changing.scope.locks().lock(self.files[n].ino);
+        let file = FileMut::new(&changing.scope, &changing.space, &lock);
+        let bytes = &mut self.files[n].bytes;
+        let inside = bytes.len() as u64 >= at + block;
+        let result = match what {
+            0 if inside => file.write_at(at, &vec![3; block as usize]).map(drop),
+            1 if inside => file.punch(at, block),
+            _ => file.allocate(at, block, true),
+        };
+        match result {
+            Ok(()) => {
+                if what < 2 && inside {
+                    bytes[at as usize..(at + block) as usize].fill(if what == 0 { 3 } else { 0 });
+                }
+                false
+            }
+            Err(Error::NoSpace(_)) => {
+                assert_eq!(changing.space.counters().free_blocks, free);
+                drop(lock);
+                assert_eq!(self.shape(n), before);
+                true
+            }
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    fn shape(&self, n: usize) -> (Vec<Extent>, u64, u64) {
+        let volume = &self.changing().volume;
+        let inode = Inode::read(volume, self.files[n].ino, OnDamage::Fail).expect("an inode");
+        let extents = inode.extents(volume, ForkKind::Data).expect("extents");
+        (extents, inode.core.nblocks.get(), inode.core.changecount.get())
+    }
+
+    /// All contents are those of the model.
+    pub(crate) fn compare(&self) {
+        let changing = self.changing();
+        for f in &self.files {
+            let inode = Inode::read(&changing.volume, f.ino, OnDamage::Fail).expect("an inode");
+            assert_eq!(inode.size(), f.bytes.len() as u64);
+            let mut bytes = vec![0; f.bytes.len()];
+            libxfsr::inode::read_at(&changing.volume, &inode, 0, &mut bytes).expect("read");
+            assert!(bytes == f.bytes, "{}", f.name);
+        }
+    }
+
+    /// Everything is written; the judges look at it, and the kernel reads the same.
+    pub(crate) fn end(mut self) {
+        self.compare();
+        let changing = self.changing();
+        let lock = changing.scope.locks().lock(self.files[0].ino);
+        FileMut::new(&changing.scope, &changing.space, &lock).truncate(0).expect("truncated");
+        drop(lock);
+        self.files[0].bytes.clear();
+        let image = self.image.clone();
+        self.changing.take().expect("open").finish();
+        assert_clean("changed", &image);
+        let mount = Mount::new(&image, "").expect("a mount");
+        for f in &self.files {
+            let path = mount.path().join(&f.name);
+            assert!(std::fs::read(&path).expect("read") == f.bytes, "{}: the kernel reads something else", f.name);
+            let file = std::fs::OpenOptions::new().write(true).open(&path).expect("a file");
+            file.set_len(f.bytes.len() as u64 + 100_000).expect("longer");
+            let now = std::fs::read(&path).expect("read");
+            assert!(now[f.bytes.len()..].iter().all(|b| *b == 0), "{}: what lies behind the end", f.name);
+            file.write_all_at(&[9; 30_000], 1000).expect("written");
+        }
+        mount.unmount().expect("an unmount");
+        assert_clean("used by the kernel", &image);
+    }
+}
