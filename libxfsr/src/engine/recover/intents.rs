@@ -1,6 +1,7 @@
 //! Intents that were found in the log: checked against the filesystem, and made the steps that they stand for.
 
 use super::Recovered;
+use crate::attr;
 use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule};
 use crate::format::btree::owner;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 /// Whether intents of a kind can be finished.
 pub(super) fn is_known(kind: ItemType) -> bool {
-    matches!(kind, ItemType::Efi | ItemType::Rui | ItemType::Cui)
+    matches!(kind, ItemType::Efi | ItemType::Rui | ItemType::Cui | ItemType::Attri)
 }
 
 /// The refusal of a kind.
@@ -121,6 +122,7 @@ fn step(space: &Arc<Space>, g: &Geometry, p: &PendingIntent) -> Result<Box<dyn D
             let changes: Vec<CountChange> = changes.collect::<Result<_>>()?;
             if changes.is_empty() { Err(none(p)) } else { Ok(CountChanges::any(space.clone(), g, changes)) }
         }
+        ItemType::Attri => Ok(attr::change::Change::from_logged(space, g, &p.regions)?),
         kind => Err(unknown(kind)),
     }
 }
