@@ -251,7 +251,8 @@ impl BufCache {
 
     /// What is wrong with a cached block for who wants it so.
     fn found(block: &Block, key: &BlockKey, want: &Want, g: &Geometry) -> Option<Box<Corruption>> {
-        if block.kind == want.kind && block.owner == want.owner {
+        let same = block.kind == want.kind || block.damage.is_none() && block.kind.implies(want.kind, &block.bytes);
+        if same && block.owner == want.owner {
             block.damage.clone()
         } else {
             // Two structures claim the block. It stays cached as what it was read as first.

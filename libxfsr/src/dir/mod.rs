@@ -1,8 +1,10 @@
 //! Directories on a volume: all entries, one name, a path.
 
+mod change;
 mod lookup;
 mod path;
 
+pub use change::{DirMut, Named};
 pub use lookup::lookup;
 pub use path::{MAX_COMPONENTS, resolve};
 

@@ -72,6 +72,15 @@ pub struct BlockType {
     pub seal: fn(&mut [u8], Lsn),
 }
 
+impl BlockType {
+    /// Whether bytes that are right as this are right as `wanted` as well, without looking at them again: a directory's block as any block of a
+    /// directory, and the other way round.
+    pub(crate) fn implies(&self, wanted: &Self, bytes: &[u8]) -> bool {
+        let any = *wanted == dir::DIR_ANY && dir::is_type(self);
+        any || *self == dir::DIR_ANY && dir::block_type_of(bytes).is_some_and(|t| t == wanted)
+    }
+}
+
 impl PartialEq for BlockType {
     fn eq(&self, other: &Self) -> bool {
         std::ptr::eq(self, other) || self.name == other.name

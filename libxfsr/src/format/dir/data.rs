@@ -102,7 +102,7 @@ pub fn block_leaf(bytes: &[u8]) -> Option<(&BlockTail, &[LeafEntry])> {
 }
 
 /// The offset at which a block's entries end: where the index begins in block form, else the block's end.
-fn data_end(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn data_end(bytes: &[u8]) -> Option<usize> {
     match U32::ref_from_prefix(bytes).ok()?.0.get() {
         BLOCK_MAGIC => {
             let (_, leaf) = block_leaf(bytes)?;

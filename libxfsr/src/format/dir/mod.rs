@@ -9,6 +9,7 @@ mod data;
 mod leaf;
 mod short;
 
+pub(crate) use data::data_end;
 pub use data::{
     BLOCK_MAGIC, BestFree, BlockTail, DATA_HEADER_SIZE, DATA_MAGIC, DIR_BLOCK, DIR_DATA, DataEntries, DataHeader,
     DataItem, DirHeader, FREE_TAG, block_leaf, entries, entry_at, entry_size, items,
