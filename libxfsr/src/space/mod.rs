@@ -15,6 +15,7 @@ mod extent;
 mod free;
 mod freelist;
 pub(crate) mod header;
+mod neighbours;
 mod owner;
 mod refcount;
 mod reserve;
@@ -72,6 +73,8 @@ pub struct Space {
     counters: summary::Shared,
     /// Directories that were made: each goes into the next AG.
     directories: AtomicU32,
+    /// Neighbours in the lists of unlinked inodes.
+    pub(crate) unlinked: neighbours::Before,
     itself: std::sync::Weak<Self>,
 }
 
@@ -119,7 +122,14 @@ impl Space {
         }
         let busy = Busy::new(g.ag_count);
         let (counters, directories) = (summary::Shared::new(sums), AtomicU32::new(0));
-        Ok(Arc::new_cyclic(|itself| Self { ags, busy, counters, directories, itself: itself.clone() }))
+        Ok(Arc::new_cyclic(|itself| Self {
+            ags,
+            busy,
+            counters,
+            directories,
+            unlinked: Default::default(),
+            itself: itself.clone(),
+        }))
     }
 
     fn in_memory(&self, ag: AgNumber) -> Option<&InMemory> {
@@ -134,6 +144,10 @@ impl Space {
             Fill::Free => left.sum(),
             Fill::Tree => left.rmap,
         }
+    }
+
+    pub(crate) fn itself(&self) -> Option<Arc<Self>> {
+        self.itself.upgrade()
     }
 
     /// The AG for the next directory: they are spread over all.

@@ -1,5 +1,7 @@
 //! Inodes are taken and given back in images that the kernel wrote, against a model; xfs_repair, the check and the kernel judge the end.
 
+mod orphans;
+
 use libxfsr::Error;
 use libxfsr::btree::kinds::{Finobt, Inobt};
 use libxfsr::btree::{self, Kind};

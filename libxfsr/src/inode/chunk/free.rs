@@ -15,7 +15,7 @@ use crate::units::{AgBlock, AgIno, AgNumber, Ino};
 use std::sync::Arc;
 
 /// Flags of an inode that nothing was done with.
-pub(super) fn new_flags2(g: &Geometry) -> Flags2 {
+pub(crate) fn new_flags2(g: &Geometry) -> Flags2 {
     let mut flags = Flags2::empty();
     flags.set(Flags2::BIGTIME, g.features.bigtime());
     flags.set(Flags2::NREXT64, g.features.nrext64());

@@ -13,6 +13,7 @@ mod record;
 mod take;
 
 pub use free::free;
+pub(super) use free::new_flags2;
 
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
