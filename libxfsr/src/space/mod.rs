@@ -156,6 +156,23 @@ impl Space {
         AgNumber(n.checked_rem(u32::try_from(self.ags.len()).unwrap_or(0)).unwrap_or(0))
     }
 
+    /// Whether an AG has so little left that its trees may find no room to note one more owner of blocks: so no more files may share any there.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] then.
+    pub fn may_share(&self, g: &Geometry, start: FsBlock) -> Result<()> {
+        const LEAST: u32 = 64;
+        let (ag, _) = g.split(start);
+        let (Some(a), Some(agf)) = (self.in_memory(ag), self.hint(ag)) else {
+            return Err(Error::invalid(format!("block {start} does not exist")));
+        };
+        let asked = if g.features.rmapbt() { a.asked.sum() } else { a.asked.other };
+        if agf.freeblks.get() < (asked / 10).max(LEAST) {
+            return Err(Error::NoSpace(format!("AG {ag} has no room to note who shares its blocks")));
+        }
+        Ok(())
+    }
+
     fn hint(&self, ag: AgNumber) -> Option<Agf> {
         self.in_memory(ag).map(|a| *a.agf.lock())
     }

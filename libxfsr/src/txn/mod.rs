@@ -143,6 +143,7 @@ pub struct Scope {
     volume: Arc<Volume>,
     sink: Arc<dyn CommitSink>,
     locks: InodeLocks,
+    contents: InodeLocks,
     observers: RwLock<Vec<Arc<dyn Observer>>>,
     intents: AtomicU64,
     log_incompat: AtomicU32,
@@ -162,6 +163,7 @@ impl Scope {
             volume,
             sink,
             locks: InodeLocks::default(),
+            contents: InodeLocks::default(),
             observers: RwLock::default(),
             intents: AtomicU64::new(1),
             log_incompat,
@@ -178,6 +180,11 @@ impl Scope {
     /// Locks of inodes, for those who read, or change one in several transactions: see [`Transaction::adopt`].
     pub fn locks(&self) -> &InodeLocks {
         &self.locks
+    }
+    /// Locks of files' contents, for operations that take several transactions. They come before room in the log, and so before all other locks;
+    /// who needs two takes them in ascending order. Whoever holds one holds no inode's lock between his transactions.
+    pub fn contents(&self) -> &InodeLocks {
+        &self.contents
     }
     /// Has somebody told of all changes from now on.
     pub fn observe(&self, observer: Arc<dyn Observer>) {

@@ -247,7 +247,7 @@ impl Superblock {
 }
 
 /// Sets incompatible feature bits in every superblock of an image that is fresh from mkfs.
-pub(super) fn set_incompat(image: &Path, bits: u32) -> Result<()> {
+pub(crate) fn set_incompat(image: &Path, bits: u32) -> Result<()> {
     let sb = Superblock::read(image)?;
     let ag_bytes = u64::from(sb.u32(84)) * u64::from(sb.u32(4));
     let file = OpenOptions::new().read(true).write(true).open(image)?;

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+pub(crate) use build::set_incompat;
 pub use fill::Part;
 pub use forms::Form;
 pub use manifest::Entry;

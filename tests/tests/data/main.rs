@@ -6,14 +6,18 @@ use model::{STALE, World};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use xfsr_tests::changing::{Commits, assert_clean};
+use xfsr_tests::corpus::EXCHANGE;
 use xfsr_tests::oracle::{MOUNT, Mount, require};
 
-const SMALL: &[&str] = &["-b", "size=1024", "-m", "rmapbt=1", "-d", "agcount=3"];
-const PLAIN: &[&str] = &["-m", "reflink=0,finobt=0"];
-const LARGE: &[&str] = &["-b", "size=16384", "-m", "rmapbt=1", "-i", "nrext64=1,size=1024"];
+type Made = (&'static [&'static str], u32);
+const SMALL: Made = (&["-b", "size=1024", "-m", "rmapbt=1", "-d", "agcount=3"], 0);
+const PLAIN: Made = (&["-m", "reflink=0,finobt=0"], 0);
+const REFLINK: Made = (&["-m", "reflink=1"], 0);
+const LARGE: Made = (&["-b", "size=16384", "-m", "rmapbt=1", "-i", "nrext64=1,size=1024"], 0);
+const EXCHANGED: Made = (&["-b", "size=1024", "-m", "rmapbt=1"], EXCHANGE);
 
 /// Contents of some files are changed at random.
-fn random(mkfs: &[&str], seed: u64, operations: usize) {
+fn random(mkfs: Made, seed: u64, operations: usize) {
     if require(MOUNT).is_none() {
         return;
     }
@@ -41,13 +45,23 @@ fn random_contents_without_reverse_mappings() {
 }
 
 #[test]
+fn random_contents_that_share_blocks() {
+    random(REFLINK, 28, 600);
+}
+
+#[test]
+fn random_contents_with_exchanges() {
+    random(EXCHANGED, 29, 700);
+}
+
+#[test]
 fn random_contents_of_large_blocks() {
     random(LARGE, 23, 600);
 }
 
 /// Crashes at sampled writes. Whatever the kernel recovers has at each place what some state since the last sync has there, and never what
 /// others left in a block.
-fn crashed(mkfs: &[&str], seed: u64, commits: Commits) {
+fn crashed(mkfs: Made, seed: u64, commits: Commits) {
     if require(MOUNT).is_none() {
         return;
     }

@@ -4,6 +4,7 @@ use libxfsr::Error;
 use libxfsr::cache::OnDamage;
 use libxfsr::error::ForkKind;
 use libxfsr::format::btree::Extent;
+use libxfsr::inode::data::ExchangeOptions;
 use libxfsr::inode::{FileMut, Inode};
 use libxfsr::units::Ino;
 use rand::{Rng, SeedableRng};
@@ -11,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use xfsr_tests::changing::{Changing, Commits, assert_clean, kernel_made};
+use xfsr_tests::changing::{Changing, Commits, assert_clean, kernel_made_with};
 use xfsr_tests::oracle::{Mount, xfs_io};
 
 /// Largest size of a file.
@@ -38,6 +39,11 @@ fn fill(root: &Path) {
     let hinted = root.join("file-3");
     std::fs::write(&hinted, b"").expect("a file");
     xfs_io(&hinted, &["extsize 64k"]).expect("xfs_io");
+    // Where the filesystem can, two files share blocks already.
+    let shared = root.join("file-4");
+    std::fs::write(&shared, b"").expect("a file");
+    let from = root.join("file-1");
+    drop(xfs_io(&shared, &[format!("reflink {}", from.display())]));
 }
 
 pub(crate) struct File {
@@ -62,8 +68,8 @@ fn resize(bytes: &mut Vec<u8>, len: u64) {
 }
 
 impl World {
-    pub(crate) fn open(directory: &Path, mkfs: &[&str], seed: u64, commits: Commits) -> World {
-        let image = kernel_made(directory, 300, mkfs, fill);
+    pub(crate) fn open(directory: &Path, mkfs: (&[&str], u32), seed: u64, commits: Commits) -> World {
+        let image = kernel_made_with(directory, 300, mkfs, fill);
         let changing = Changing::open(&image, commits);
         let volume = &changing.volume;
         let root = Inode::read(volume, volume.geometry.root_ino, OnDamage::Fail).expect("the root");
@@ -77,7 +83,7 @@ impl World {
             libxfsr::inode::read_at(volume, &inode, 0, &mut bytes).expect("read");
             files.push(File { ino: e.ino, name: String::from_utf8(e.name).expect("text"), bytes });
         }
-        assert_eq!(files.len(), 4);
+        assert_eq!(files.len(), 5);
         let rng = ChaCha8Rng::seed_from_u64(seed);
         World { changing: Some(changing), image, files, rng, counts: BTreeMap::new(), clock: 1_700_000_000 }
     }
@@ -105,7 +111,121 @@ impl World {
 
     /// Something is written, freed or moved.
     pub(crate) fn operation(&mut self) {
-        self.operate(100);
+        match self.rng.random_range(0..10) {
+            0..2 if self.changing().volume.geometry.features.reflink() => self.share(),
+            2 if self.changing().volume.geometry.features.exchange_range() => self.exchange(),
+            _ => self.operate(100),
+        }
+    }
+
+    /// Files come to share blocks, or no longer do.
+    pub(crate) fn share(&mut self) {
+        let changing = self.changing.as_ref().expect("open");
+        let (rng, block) = (&mut self.rng, u64::from(changing.volume.geometry.block_size));
+        let (a, b) = (rng.random_range(0..self.files.len()), rng.random_range(0..self.files.len()));
+        let lock = |n: usize| changing.scope.contents().lock(self.files[n].ino);
+        self.clock += 1;
+        if a == b || rng.random_bool(0.3) {
+            let lock = lock(a);
+            let file = FileMut::new(&changing.scope, &changing.space, &lock);
+            let at = rng.random_range(0..MOST);
+            if rng.random_bool(0.7) {
+                file.unshare(at, rng.random_range(0..MOST)).expect("unshared");
+                *self.counts.entry("unshare").or_default() += 1;
+            } else {
+                // Within one file.
+                let bytes = &mut self.files[a].bytes;
+                let blocks = bytes.len() as u64 / block;
+                if blocks < 4 {
+                    return;
+                }
+                let n = rng.random_range(1..=blocks / 4);
+                let (from, to) =
+                    (rng.random_range(0..blocks / 4) * block, (blocks / 2 + rng.random_range(0..blocks)) * block);
+                file.clone_range(to, &file, from, n * block).expect("cloned");
+                resize(bytes, to + n * block);
+                bytes.copy_within(from as usize..(from + n * block) as usize, to as usize);
+                *self.counts.entry("clone within").or_default() += 1;
+            }
+            return;
+        }
+        let locks = if self.files[a].ino < self.files[b].ino { [lock(a), lock(b)] } else { [lock(b), lock(a)] };
+        let [first, second] = &locks;
+        let (to, from) = if first.ino() == self.files[a].ino { (first, second) } else { (second, first) };
+        let to = FileMut::new(&changing.scope, &changing.space, to).at(self.clock, 7);
+        let from = FileMut::new(&changing.scope, &changing.space, from);
+        let source = self.files[b].bytes.clone();
+        let bytes = &mut self.files[a].bytes;
+        let at = rng.random_range(0..MOST / block) * block;
+        let there = rng.random_range(0..=source.len() as u64 / block) * block;
+        let whole = (source.len() as u64 - there) / block * block;
+        let mut len = if whole == 0 { 0 } else { rng.random_range(1..=whole / block) * block };
+        if rng.random_bool(0.3) && at + (source.len() as u64 - there) >= bytes.len() as u64 {
+            len = source.len() as u64 - there;
+        }
+        let part = &source[there as usize..(there + len) as usize];
+        if rng.random_bool(0.25) && at + len <= bytes.len() as u64 {
+            let same = &bytes[at as usize..(at + len) as usize] == part;
+            assert_eq!(to.dedupe_range(at, &from, there, len).expect("compared"), same);
+            *self.counts.entry(if same { "deduped" } else { "not equal" }).or_default() += 1;
+            return;
+        }
+        to.clone_range(at, &from, there, len).expect("cloned");
+        resize(bytes, at + len);
+        bytes[at as usize..(at + len) as usize].copy_from_slice(part);
+        *self.counts.entry("clone").or_default() += 1;
+        if rng.random_bool(0.5) {
+            assert!(to.dedupe_range(at, &from, there, len / block * block).expect("compared"));
+            *self.counts.entry("deduped").or_default() += 1;
+        }
+    }
+
+    /// Files exchange ranges.
+    pub(crate) fn exchange(&mut self) {
+        let changing = self.changing.as_ref().expect("open");
+        let (rng, block) = (&mut self.rng, u64::from(changing.volume.geometry.block_size));
+        let a = rng.random_range(0..self.files.len());
+        let b = (a + rng.random_range(1..self.files.len())) % self.files.len();
+        let lock = |n: usize| changing.scope.contents().lock(self.files[n].ino);
+        let locks = if self.files[a].ino < self.files[b].ino { [lock(a), lock(b)] } else { [lock(b), lock(a)] };
+        let [first, second] = &locks;
+        let (one, two) = if first.ino() == self.files[a].ino { (first, second) } else { (second, first) };
+        let one = FileMut::new(&changing.scope, &changing.space, one);
+        let two = FileMut::new(&changing.scope, &changing.space, two);
+        let (x, y) = (self.files[a].bytes.clone(), self.files[b].bytes.clone());
+        let at = rng.random_range(0..=x.len() as u64 / block) * block;
+        let there = rng.random_range(0..=y.len() as u64 / block) * block;
+        let to_end = rng.random_bool(0.5);
+        let unchanged = rng.random_bool(0.3).then(|| two.freshness().expect("a sample"));
+        let how = ExchangeOptions { to_end, unchanged, ..ExchangeOptions::default() };
+        let (at_, there_) = (at as usize, there as usize);
+        let (new_x, new_y, len) = if to_end {
+            ([&x[..at_], &y[there_..]].concat(), [&y[..there_], &x[at_..]].concat(), 0)
+        } else {
+            let most = (x.len() as u64 - at).min(y.len() as u64 - there) / block;
+            if most == 0 {
+                return;
+            }
+            let len = (rng.random_range(1..=most) * block) as usize;
+            let (mut new_x, mut new_y) = (x.clone(), y.clone());
+            new_x[at_..at_ + len].copy_from_slice(&y[there_..there_ + len]);
+            new_y[there_..there_ + len].copy_from_slice(&x[at_..at_ + len]);
+            (new_x, new_y, len)
+        };
+        if rng.random_bool(0.1) {
+            let old = two.freshness().expect("a sample");
+            two.at(77, 7).write_at(0, &y[..y.len().min(10)]).expect("written");
+            let how = ExchangeOptions { unchanged: Some(old), ..how };
+            if !y.is_empty() {
+                let refused = one.exchange(at, &two, there, len as u64, &how);
+                assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+                *self.counts.entry("exchange refused").or_default() += 1;
+            }
+            return;
+        }
+        one.exchange(at, &two, there, len as u64, &how).expect("exchanged");
+        (self.files[a].bytes, self.files[b].bytes) = (new_x, new_y);
+        *self.counts.entry(if to_end { "exchange to the end" } else { "exchange" }).or_default() += 1;
     }
 
     /// The same, and no block moves in its file.
@@ -117,7 +237,7 @@ impl World {
         let (at, len) = self.range();
         let n = self.rng.random_range(0..self.files.len());
         let changing = self.changing.as_ref().expect("open");
-        let lock = changing.scope.locks().lock(self.files[n].ino);
+        let lock = changing.scope.contents().lock(self.files[n].ino);
         self.clock += 1;
         let file = FileMut::new(&changing.scope, &changing.space, &lock).at(self.clock, 5);
         let block = u64::from(changing.volume.geometry.block_size);
@@ -207,7 +327,7 @@ impl World {
     /// Takes all space but for so many blocks, in a file of its own.
     pub(crate) fn fill_up(&mut self, but: u64) {
         let changing = self.changing.as_ref().expect("open");
-        let lock = changing.scope.locks().lock(self.files[0].ino);
+        let lock = changing.scope.contents().lock(self.files[0].ino);
         let file = FileMut::new(&changing.scope, &changing.space, &lock);
         file.truncate(0).expect("truncated");
         self.files[0].bytes.clear();
@@ -229,7 +349,7 @@ impl World {
         let before = self.shape(n);
         let changing = self.changing.as_ref().expect("open");
         let free = changing.space.counters().free_blocks;
-        let lock = changing.scope.locks().lock(self.files[n].ino);
+        let lock = changing.scope.contents().lock(self.files[n].ino);
         let file = FileMut::new(&changing.scope, &changing.space, &lock);
         let bytes = &mut self.files[n].bytes;
         let inside = bytes.len() as u64 >= at + block;
@@ -278,7 +398,7 @@ impl World {
     pub(crate) fn end(mut self) {
         self.compare();
         let changing = self.changing();
-        let lock = changing.scope.locks().lock(self.files[0].ino);
+        let lock = changing.scope.contents().lock(self.files[0].ino);
         FileMut::new(&changing.scope, &changing.space, &lock).truncate(0).expect("truncated");
         drop(lock);
         self.files[0].bytes.clear();

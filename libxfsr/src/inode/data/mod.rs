@@ -1,6 +1,7 @@
 //! Contents of files that are being changed: writing, size, holes, and what files share.
 //!
-//! [`FileMut`] works under a lock of the inode that its caller holds, in as many transactions as it takes. Contents are not logged. What keeps a
+//! [`FileMut`] works under a lock of the file's contents that its caller holds ([`Scope::contents`]), in as many transactions as it takes; each of
+//! them locks the inode, so that others may change the rest of it in between. Who reads contents holds either of the two locks, shared. Contents are not logged. What keeps a
 //! crash from showing what other files had before: blocks are written before the transaction that maps them as written (or that makes the file reach
 //! them) is committed, and the sink is told ([`CommitSink::wrote_contents`](crate::txn::CommitSink::wrote_contents)) to make them durable first. Blocks for contents
 //! are never taken while the transaction that freed them is not durable.
@@ -9,10 +10,14 @@
 //! change are never lost. What lies behind the end of a file in its last block is not zeroed when the file becomes shorter, which could not happen together with
 //! the change of its size, but before it becomes longer again.
 
+mod exchange;
 mod shape;
+mod share;
 mod shift;
 mod size;
 mod write;
+
+pub use exchange::{Exchange, ExchangeOptions, FileMapping, Freshness};
 
 use crate::cache::OnDamage;
 use crate::error::{Error, ForkKind, Result};
@@ -50,7 +55,7 @@ enum Piece {
 }
 
 impl<'a> FileMut<'a> {
-    /// A file, under its lock, which must allow changes.
+    /// A file, under the lock of its contents, which must allow changes. The caller holds no other lock of an inode.
     pub fn new(scope: &'a Scope, space: &'a Arc<Space>, lock: &'a InodeLock) -> Self {
         Self { scope, space, lock, now: None }
     }
@@ -90,7 +95,7 @@ impl<'a> FileMut<'a> {
     fn begin(&self, extents: u32) -> Result<Transaction<'a>> {
         let room = ForkMut::reservation(&self.volume().geometry, ForkKind::Data, extents);
         let mut t = self.scope.begin(room)?;
-        t.adopt(self.lock)?;
+        t.lock_inode(self.ino());
         Ok(t)
     }
     fn fork<'w>(&'w self, t: &'w mut Transaction<'a>) -> ForkMut<'w, 'a> {

@@ -150,7 +150,7 @@ impl FileMut<'_> {
 
     /// Writes to new blocks what takes the place of blocks that others have as well, in one transaction: they are nobody's until it is committed, so
     /// nothing has to be staged.
-    fn write_beside(&self, e: &Extent, pos: u64, bytes: &[u8]) -> Result<usize> {
+    pub(super) fn write_beside(&self, e: &Extent, pos: u64, bytes: &[u8]) -> Result<usize> {
         let log = self.log();
         let most = e.count.min((AT_ONCE_BYTES >> log).max(1));
         let e = Extent { count: most.min((pos + bytes.len() as u64).div_ceil(1 << log) - e.offset), ..*e };
