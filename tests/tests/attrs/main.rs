@@ -1,6 +1,8 @@
 //! Attributes are set and removed in images that the kernel wrote, against a model; xfs_repair, the check and the kernel judge the end.
 
+mod limits;
 mod model;
+mod parents;
 
 use std::path::Path;
 

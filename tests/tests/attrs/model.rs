@@ -181,7 +181,7 @@ impl World {
             drop(t);
             return;
         }
-        if self.operations % 50 == 0 {
+        if self.operations.is_multiple_of(50) {
             let mut expected = self.files[n].attrs.clone();
             if add {
                 expected.insert(name.clone(), value.clone())
