@@ -65,29 +65,15 @@ fn same(name: &str, view: &View, expected: &[Entry], torn: bool) {
     assert_ne!(outcome.verdict(), Verdict::DirtyLog, "{name}");
     // What the disk has newer than the log's records came from a record that a test tore afterwards, as no power cut does.
     let torn_late = torn && view.replayed.done.newer > 0;
-    // What the mount after replay frees, and what its deferred work ends, is there.
-    let mut explained = BTreeSet::from(["agi.unlinked.extra", "xattr.flags.flags", "refcountbt.recs.extra"]);
-    explained.extend(view.replayed.pending.iter().flat_map(|p| left_by(p.kind)));
+    assert!(view.unfinished.is_none(), "{name}: {:?}", view.unfinished);
+    assert!(view.replayed.pending.is_empty() && view.recovered.left.is_empty(), "{name}: {}", view.recovered);
     let codes: BTreeSet<String> = outcome.findings.iter().map(|f| f.code()).collect();
     let judged = if torn_late { "not judged" } else { "judged" };
-    let kinds: BTreeSet<String> = view.replayed.pending.iter().map(|p| format!("{:?}", p.kind)).collect();
-    println!("{name}: {}, unfinished: {:?}", view.recovered, view.unfinished);
-    println!("{name}: {} findings {judged}: {codes:?}, pending: {kinds:?}", outcome.findings.len());
-    for f in outcome.findings.iter().filter(|_| !torn_late) {
-        assert!(explained.contains(f.code().as_str()), "{name}, pending {kinds:?}: {f}");
-    }
-}
-
-/// What a check may find where a piece of deferred work was not done: the metadata that it was still to change.
-fn left_by(kind: ItemType) -> &'static [&'static str] {
-    match kind {
-        // Blocks that are out of their file and not free yet.
-        ItemType::Efi => &["block.owner.unowned"],
-        ItemType::Rui => &["rmapbt.recs.missing", "rmapbt.recs.extra"],
-        ItemType::Cui => &["refcountbt.recs.missing", "refcountbt.recs.extra"],
-        // Blocks that are out of one file and not in the other yet.
-        ItemType::Bui => &["block.owner.unowned"],
-        _ => &[],
+    println!("{name}: {}; {} findings {judged}: {codes:?}", view.recovered, outcome.findings.len());
+    // Linux leaves it, too: an attribute that was being set and has no value yet is not there for anybody.
+    let mut left = outcome.findings.iter().filter(|f| f.code() != "xattr.flags.flags");
+    if let Some(f) = left.next().filter(|_| !torn_late) {
+        panic!("{name}: {f}");
     }
 }
 

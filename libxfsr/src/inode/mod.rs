@@ -12,4 +12,4 @@ pub mod unlinked;
 
 pub use data::FileMut;
 pub use file::{Inode, read_at, symlink_target};
-pub use map::ForkMut;
+pub use map::{ForkMut, MapStep};

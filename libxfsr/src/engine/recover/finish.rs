@@ -39,7 +39,7 @@ pub(super) fn finish(
     let mut done = Recovered { replayed: replayed.done.clone(), ..Recovered::default() };
     intents::finish(&scope, &space, &replayed.pending, &mut done, control)?;
     done.staging_blocks = staging::free(&scope, &space, control)?;
-    done.inodes = unlinked::free(&scope, &space, control)?;
+    unlinked::free(&scope, &space, &mut done, control)?;
     journal.settle()?;
     let sums = counters(&volume, control)?;
     if let Some(extents) = free_extents(&volume, control)? {

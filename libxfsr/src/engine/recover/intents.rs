@@ -3,10 +3,13 @@
 use super::Recovered;
 use crate::attr;
 use crate::control::Control;
-use crate::error::{Corruption, Error, Result, Rule};
-use crate::format::btree::owner;
-use crate::format::log::items::{ItemType, MapExtent, PhysExtent, RefcountOp, RmapOp, efi_item, intent_extents};
+use crate::error::{Corruption, Error, ForkKind, Result, Rule};
+use crate::format::btree::{Extent, MAX_EXTENT, MAX_FILE_BLOCK, owner};
+use crate::format::log::items::{
+    BmapFlags, BmapOp, ItemType, MapExtent, PhysExtent, RefcountOp, RmapOp, efi_item, intent_extents,
+};
 use crate::geometry::Geometry;
+use crate::inode::MapStep;
 use crate::journal::PendingIntent;
 use crate::space::{CountChange, CountChanges, FreeExtents, MapChanges, Mapping, RmapOwner, Space};
 use crate::txn::{Deferred, Scope};
@@ -15,7 +18,8 @@ use std::sync::Arc;
 
 /// Whether intents of a kind can be finished.
 pub(super) fn is_known(kind: ItemType) -> bool {
-    matches!(kind, ItemType::Efi | ItemType::Rui | ItemType::Cui | ItemType::Attri)
+    use ItemType::{Attri, Bui, Cui, Efi, Rui};
+    matches!(kind, Efi | Rui | Cui | Bui | Attri)
 }
 
 /// The refusal of a kind.
@@ -123,8 +127,45 @@ fn step(space: &Arc<Space>, g: &Geometry, p: &PendingIntent) -> Result<Box<dyn D
             if changes.is_empty() { Err(none(p)) } else { Ok(CountChanges::any(space.clone(), g, changes)) }
         }
         ItemType::Attri => Ok(attr::change::Change::from_logged(space, g, &p.regions)?),
+        ItemType::Bui => {
+            let (_, logged) = intent_extents::<MapExtent>(first)?;
+            let [change] = logged else {
+                let c = bad(p, Rule::Count).found(format_args!("{} changes in intent {:#x}", logged.len(), p.id));
+                return Err(c.expected(1).into());
+            };
+            file_map(space, g, p, change)
+        }
         kind => Err(unknown(kind)),
     }
+}
+
+/// A change of a file's map.
+fn file_map(space: &Arc<Space>, g: &Geometry, p: &PendingIntent, m: &MapExtent) -> Result<Box<dyn Deferred>> {
+    let op = BmapOp::from_flags(m.flags.get()).ok_or_else(|| bad(p, Rule::Flags))?;
+    let flags = BmapFlags::from_bits_truncate(m.flags.get());
+    if flags.contains(BmapFlags::REALTIME) {
+        return Err(Error::unsupported(
+            "the log holds intents (bui) of files on the realtime device: mount it with Linux",
+        ));
+    }
+    let ino = inode(g, p, m.owner.get())?;
+    let (start, offset, count) = (extent(g, p, m.startblock.get(), m.len.get())?, m.startoff.get(), m.len.get().into());
+    if count > MAX_EXTENT || offset.checked_add(count).is_none_or(|end| end > MAX_FILE_BLOCK) {
+        let c = bad(p, Rule::Range).found(format_args!("{count} blocks at file block {offset} in intent {:#x}", p.id));
+        return Err(c.expected("an extent of a file").into());
+    }
+    let kind = if flags.contains(BmapFlags::ATTR_FORK) { ForkKind::Attr } else { ForkKind::Data };
+    let extent = Extent { offset, start: start.0, count, unwritten: flags.contains(BmapFlags::UNWRITTEN) };
+    Ok(MapStep::new(space.clone(), g, (ino, kind), op, extent))
+}
+
+/// The number of an inode that there can be.
+fn inode(g: &Geometry, p: &PendingIntent, number: u64) -> Result<Ino> {
+    if g.is_valid_ino(Ino(number)) {
+        return Ok(Ino(number));
+    }
+    let c = bad(p, Rule::Owner).found(format_args!("inode {number} in intent {:#x}", p.id));
+    Err(c.expected("a number that an inode can have").into())
 }
 
 /// A change of a reverse mapping, whose owner there can be.
@@ -133,9 +174,8 @@ fn mapping(g: &Geometry, p: &PendingIntent, m: &MapExtent) -> Result<Mapping> {
     extent(g, p, m.startblock.get(), m.len.get())?;
     let who = m.owner.get();
     let special = (owner::MIN + 1..=owner::FS).contains(&who);
-    if !special && !g.is_valid_ino(Ino(who)) {
-        let c = bad(p, Rule::Owner).found(format_args!("owner {} in intent {:#x}", who.cast_signed(), p.id));
-        return Err(c.expected("an inode, or one of the filesystem's own").into());
+    if !special {
+        inode(g, p, who)?;
     }
     let end = m.startoff.get().checked_add(m.len.get().into());
     if end.is_none_or(|e| e > 1 << 54) {

@@ -15,6 +15,7 @@
 mod finish;
 mod intents;
 mod physical;
+mod quota;
 mod staging;
 mod unlinked;
 mod view;
@@ -77,6 +78,17 @@ pub struct Recovered {
     pub staging_blocks: u64,
     /// Inodes that had no name any more, now free.
     pub inodes: u64,
+    /// Those that could not be freed: they stay on their lists, which lead to them with every mount and repair.
+    pub left: Vec<Left>,
+}
+
+/// An unlinked inode that was left as it was.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Left {
+    /// Its number.
+    pub ino: u64,
+    /// Why.
+    pub why: String,
 }
 
 impl std::fmt::Display for Recovered {
@@ -101,6 +113,9 @@ impl std::fmt::Display for Recovered {
         }
         if self.inodes > 0 {
             write!(f, ", {} unlinked inodes freed", self.inodes)?;
+        }
+        for Left { ino, why } in &self.left {
+            write!(f, ", unlinked inode {ino} is left: {why}")?;
         }
         Ok(())
     }

@@ -9,9 +9,12 @@
 mod blocks;
 mod change;
 mod local;
+mod logged;
 mod records;
 mod reserve;
 mod tree;
+
+pub use logged::MapStep;
 
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
 use crate::format::btree::{Extent, MAX_FILE_BLOCK};
