@@ -1,9 +1,7 @@
 //! Opening and closing, what is durable when, and the filesystem as a whole.
-#![allow(dead_code, reason = "until changes use it")]
 
 use super::handle::{Handle, Users};
 use super::recover::{self, Recovered, Targets, recover, replayed_view};
-use crate::cache::Checkpoint;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::format::superblock::Superblock;
@@ -88,6 +86,8 @@ pub(super) struct Core {
     generation: AtomicU32,
     /// Held shared by each change, and exclusively while the filesystem is frozen.
     gate: Arc<RwLock<()>>,
+    /// Held by the one who moves something from one directory to another.
+    pub(super) moving: Mutex<()>,
     frozen: Mutex<Option<ArcRwLockWriteGuard<RawRwLock, ()>>>,
 }
 
@@ -231,6 +231,7 @@ impl Filesystem {
                 now: options.now,
                 generation: AtomicU32::new((seed ^ seed >> 32) as u32),
                 gate: Arc::default(),
+                moving: Mutex::default(),
                 frozen: Mutex::default(),
             }),
         }
@@ -297,11 +298,6 @@ impl Filesystem {
             }
             None => self.write_all(w),
         }
-    }
-
-    /// Changes up to that checkpoint are durable when this returns.
-    pub(super) fn force(core: &Core, upto: Checkpoint) -> Result<()> {
-        core.writer.as_ref().map_or(Ok(()), |w| w.scope.sink().force(upto))
     }
 
     fn flush_data(&self) -> Result<()> {

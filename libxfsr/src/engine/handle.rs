@@ -47,7 +47,6 @@ impl Users {
         self.with(ino, |m| m.entry(ino).or_default().count += 1);
     }
     /// Says whether the last name is gone.
-    #[allow(dead_code, reason = "until changes use it")]
     pub(super) fn set_orphan(&self, ino: Ino, orphan: bool) {
         self.with(ino, |m| {
             if let Some(u) = m.get_mut(&ino) {
@@ -103,7 +102,11 @@ impl Clone for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.core.users.release(self.ino);
+        if self.core.users.release(self.ino) {
+            // Where it fails, the inode stays on the list of unlinked ones, and whoever recovers the log frees it.
+            let _ = self.core.inactivate(self.ino);
+            self.core.users.release(self.ino);
+        }
     }
 }
 

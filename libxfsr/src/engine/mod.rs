@@ -8,14 +8,23 @@
 //! Names are looked up under the directory's lock, and what they lead to is counted as used before that is let go: whoever then locks inodes in their
 //! order, and finds under the locks that names have changed, begins anew.
 
+mod attributes;
+mod change;
+mod data;
 mod filesystem;
 mod handle;
+mod names;
 mod path;
 mod reading;
 pub mod recover;
+mod remove;
+mod rename;
 
+pub use attributes::SetAttr;
 pub use filesystem::{Filesystem, Options, Statfs, Time};
 pub use handle::{Handle, Stat};
+pub use names::{New, Node};
 pub use path::Follow;
 pub use reading::{Entries, ReadDir};
 pub use recover::{Recovered, Targets, View, physical_view, recover, replayed_view};
+pub use rename::Rename;

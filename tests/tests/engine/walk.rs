@@ -36,7 +36,7 @@ fn nanos(t: Time) -> i128 {
 }
 
 /// One file.
-pub fn entry(file: &Handle, path: &[u8]) -> Entry {
+pub(crate) fn entry(file: &Handle, path: &[u8]) -> Entry {
     let s = file.stat().expect("an inode");
     let (kind, bits) = match s.kind {
         FileKind::Regular => ("file", 0o100_000),
@@ -67,7 +67,7 @@ pub fn entry(file: &Handle, path: &[u8]) -> Entry {
 }
 
 /// The whole tree: names in byte order, each directory before what is in it.
-pub fn walk(fs: &Filesystem) -> Vec<Entry> {
+pub(crate) fn walk(fs: &Filesystem) -> Vec<Entry> {
     let mut all = Vec::new();
     let mut stack = vec![(fs.root(), Vec::new())];
     while let Some((file, path)) = stack.pop() {

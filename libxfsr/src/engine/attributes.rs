@@ -1,0 +1,203 @@
+//! What an inode says of itself, changed: owner, permissions, times, flags; extended attributes.
+
+use super::Handle;
+use super::change::{Touch, core, core_mut, stamp, touch};
+use super::filesystem::Time;
+use super::reading::attr_name;
+use crate::attr::change::{self as attrs, How};
+use crate::error::{Error, Result};
+use crate::format::Context;
+use crate::format::attr::MAX_VALUE;
+use crate::format::inode::{Dinode, FileKind, Flags, Flags2, seal_dinode, verify_dinode};
+use crate::txn::{Reservation, Transaction};
+use crate::units::{Daddr, Lsn};
+
+/// What is to be changed of an inode; what is none stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SetAttr {
+    /// Permissions, with set-user-id, set-group-id and sticky.
+    pub permissions: Option<u16>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Project.
+    pub project: Option<u32>,
+    /// Last access.
+    pub atime: Option<Time>,
+    /// Last change of the contents.
+    pub mtime: Option<Time>,
+    /// Flags that users set: all but [`Flags::REALTIME`] of a file that has contents, and those by which the filesystem knows its own files.
+    pub flags: Option<Flags>,
+    /// Extent size hint in blocks; 0 for none.
+    pub extsize: Option<u32>,
+    /// The same for copies on write.
+    pub cowextsize: Option<u32>,
+}
+
+/// Flags that users cannot change.
+const OWN_FLAGS: Flags = Flags::PREALLOC.union(Flags::NEWRTBM).union(Flags::REALTIME);
+
+fn apply(core: &mut Dinode, set: &SetAttr) -> Result<()> {
+    if let Some(p) = set.permissions {
+        core.mode.set(core.mode.get() & !0o7777 | p & 0o7777);
+    }
+    if let Some(uid) = set.uid {
+        core.uid.set(uid);
+    }
+    if let Some(gid) = set.gid {
+        core.gid.set(gid);
+    }
+    if let Some(project) = set.project {
+        core.projid_lo.set((project & 0xffff) as u16);
+        core.projid_hi.set((project >> 16) as u16);
+    }
+    if let Some(t) = set.atime {
+        core.atime = stamp(core, t)?;
+    }
+    if let Some(t) = set.mtime {
+        core.mtime = stamp(core, t)?;
+    }
+    if let Some(flags) = set.flags {
+        if (flags ^ core.flags()).intersects(OWN_FLAGS) {
+            return Err(Error::unsupported(format!(
+                "of inode {} the flags {:?} are not set by users",
+                core.ino,
+                (flags ^ core.flags()) & OWN_FLAGS
+            )));
+        }
+        core.flags.set(flags.bits());
+    }
+    if let Some(blocks) = set.extsize {
+        core.extsize.set(blocks);
+        let mine = if core.is_dir() { Flags::EXTSZINHERIT } else { Flags::EXTSIZE };
+        let mut flags = core.flags();
+        flags.set(mine, blocks > 0);
+        core.flags.set(flags.bits());
+    }
+    if let Some(blocks) = set.cowextsize {
+        core.cowextsize.set(blocks);
+        let mut flags = core.flags2();
+        flags.set(Flags2::COWEXTSIZE, blocks > 0);
+        core.flags2.set(flags.bits());
+    }
+    Ok(())
+}
+
+/// The permissions that an access ACL says, and the ACL as it stands on the disk, from Linux's form of it.
+///
+/// `linux/posix_acl_xattr.h`: the version (2), then of each entry tag and permissions (2 bytes each) and an id, all little-endian. On disk: the number of
+/// entries, then tag and id (4 bytes each), permissions and padding (2 each), all big-endian.
+fn acl_to_disk(value: &[u8]) -> Result<(u16, Vec<u8>)> {
+    let bad = || Error::invalid("a value that is no POSIX ACL");
+    let (version, entries) = value.split_first_chunk::<4>().ok_or_else(bad)?;
+    let (entries, rest) = entries.as_chunks::<8>();
+    let count = u32::try_from(entries.len()).map_err(|_| bad())?;
+    if *version != [2, 0, 0, 0] || !rest.is_empty() || entries.is_empty() {
+        return Err(bad());
+    }
+    let mut disk = zerocopy::big_endian::U32::new(count).to_bytes().to_vec();
+    let (mut owner, mut group, mut mask, mut other) = (0, 0, None, 0);
+    for [tag, tag_high, permissions, permissions_high, id @ ..] in entries {
+        let p = u16::from(*permissions);
+        match (tag_high, tag) {
+            (0, 0x01) => owner = p,
+            (0, 0x04) => group = p,
+            (0, 0x10) => mask = Some(p),
+            (0, 0x20) => other = p,
+            (0, 0x02 | 0x08) => {}
+            _ => return Err(bad()),
+        }
+        if p > 7 || *permissions_high != 0 {
+            return Err(bad());
+        }
+        disk.extend([0, 0, *tag_high, *tag]);
+        let named = matches!(tag, 0x02 | 0x08);
+        disk.extend(id.iter().rev().map(|b| if named { *b } else { 0 }));
+        disk.extend([0, *permissions, 0, 0]);
+    }
+    Ok((owner << 6 | mask.unwrap_or(group) << 3 | other, disk))
+}
+
+impl Handle {
+    fn changeable(&self, t: &mut Transaction<'_>, lifts: bool) -> Result<Dinode> {
+        let core = core(t, self.ino)?;
+        if core.flags().intersects(Flags::IMMUTABLE | Flags::APPEND) && !lifts {
+            return Err(Error::not_permitted(format!("inode {} is immutable or append-only", self.ino)));
+        }
+        Ok(core)
+    }
+
+    /// Changes what an inode says of itself.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`] for what is immutable or append-only, unless flags are set; [`Error::Invalid`] and [`Error::Unsupported`] for what an inode cannot
+    /// hold or this kind of file cannot have; [`Error::ReadOnly`]; what is damaged.
+    pub fn set_attr(&self, set: &SetAttr) -> Result<()> {
+        let entered = self.core.enter()?;
+        let mut t = entered.begin_with(Reservation { inodes: 1, ..Reservation::default() }, &mut [self.ino])?;
+        self.changeable(&mut t, set.flags.is_some())?;
+        apply(core_mut(&mut t, self.ino)?, set)?;
+        let now = self.core.now();
+        touch(&mut t, self.ino, now, Touch::Changed)?;
+        // The rules on flags and hints are those that every reader has.
+        let mut copy = t.inode(self.ino)?.to_vec();
+        seal_dinode(&mut copy, Lsn(0));
+        if let Err(c) = verify_dinode(&copy, self.ino, &Context::new(self.core.geometry(), Daddr(0))) {
+            return Err(Error::invalid(format!("what is to be set of inode {} breaks a rule: {c}", self.ino)));
+        }
+        t.commit().map(|_| ())
+    }
+
+    /// Sets an attribute that Linux calls so, from a value as Linux has it. An ACL for access sets the permissions, too.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a name without a namespace, a value of more than 64 KiB or one that is no ACL; [`Error::Exists`] and [`Error::NotFound`] as
+    /// `how` asks; [`Error::NoSpace`]; as [`Handle::set_attr`].
+    pub fn set_xattr(&self, name: &[u8], value: &[u8], how: How) -> Result<()> {
+        let (flags, disk_name) = attr_name(name)?;
+        if value.len() > MAX_VALUE as usize {
+            return Err(Error::invalid(format!(
+                "an attribute of {} bytes: at most {MAX_VALUE} are allowed",
+                value.len()
+            )));
+        }
+        let acl = name.strip_prefix(b"system.posix_acl_");
+        let (mode, disk) = match acl {
+            Some(_) => acl_to_disk(value)?,
+            None => (0, value.to_vec()),
+        };
+        let entered = self.core.enter()?;
+        let g = self.core.geometry();
+        let mut t = entered.begin_with(attrs::reservation(g, MAX_VALUE), &mut [self.ino])?;
+        let before = self.changeable(&mut t, false)?;
+        if acl == Some(b"default") && !before.is_dir() {
+            return Err(Error::NotDirectory(format!("inode {}", self.ino)));
+        }
+        if acl.is_some() && before.kind() == Some(FileKind::Symlink) {
+            return Err(Error::unsupported("a symbolic link has no ACL"));
+        }
+        attrs::set(&mut t, &entered.writer.space, self.ino, (flags, disk_name), &disk, how)?;
+        if acl == Some(b"access") {
+            let core = core_mut(&mut t, self.ino)?;
+            core.mode.set(core.mode.get() & !0o777 | mode);
+        }
+        touch(&mut t, self.ino, self.core.now(), Touch::Changed)?;
+        t.commit().map(|_| ())
+    }
+
+    /// Removes an attribute that Linux calls so.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; as [`Handle::set_xattr`].
+    pub fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        let (flags, disk_name) = attr_name(name)?;
+        let entered = self.core.enter()?;
+        let g = self.core.geometry();
+        let mut t = entered.begin_with(attrs::reservation(g, MAX_VALUE), &mut [self.ino])?;
+        self.changeable(&mut t, false)?;
+        attrs::remove(&mut t, &entered.writer.space, self.ino, (flags, disk_name))?;
+        touch(&mut t, self.ino, self.core.now(), Touch::Changed)?;
+        t.commit().map(|_| ())
+    }
+}
