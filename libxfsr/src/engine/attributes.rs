@@ -171,6 +171,13 @@ impl Handle {
         let g = self.core.geometry();
         let mut t = entered.begin_with(attrs::reservation(g, MAX_VALUE), &mut [self.ino])?;
         let before = self.changeable(&mut t, false)?;
+        if name.starts_with(b"user.") && !before.is_dir() && !before.is_reg() {
+            // Linux shows them of nothing else.
+            return Err(Error::not_permitted(format!(
+                "inode {}: only files and directories have user attributes",
+                self.ino
+            )));
+        }
         if acl == Some(b"default") && !before.is_dir() {
             return Err(Error::NotDirectory(format!("inode {}", self.ino)));
         }

@@ -201,7 +201,9 @@ impl Model {
                 self.contents(n, &file, rng)
             }
             84..=95 => {
-                let Some(n) = there.filter(|n| self.nodes[*n].kind != "symlink") else { return "nothing".into() };
+                let Some(n) = there.filter(|n| matches!(self.nodes[*n].kind, "file" | "dir")) else {
+                    return "nothing".into();
+                };
                 let file = dir.lookup(&name).expect("that is there");
                 let attr = format!("user.a{}", rng.random_range(0..12)).into_bytes();
                 if rng.random_range(0..3) > 0 {

@@ -88,6 +88,9 @@ fn run(mkfs: &[&str], parent: bool, threads: u64, steps: u64, seed: u64) {
     }
     compare("open", &seen(&walk(&fs)), &expected);
     fs.close().expect("closed");
+    if let Some(to) = std::env::var_os("XFSR_KEEP") {
+        xfsr_tests::copy_sparse(&image, Path::new(&to)).expect("a copy");
+    }
     verify(&image, &expected, !parent);
     let fs = Filesystem::open(&Devices::data(&image), &options).expect("a filesystem");
     compare("opened again", &seen(&walk(&fs)), &expected);
