@@ -1,5 +1,7 @@
 //! Directories are changed in images that the kernel wrote, against a model; xfs_repair, the check and the kernel judge the end.
 
+mod damaged;
+mod many;
 mod model;
 
 use model::{Form, World};

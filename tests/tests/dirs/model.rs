@@ -159,6 +159,11 @@ impl World {
 
     /// One name is added, removed or led elsewhere; `add` of a hundred times added.
     pub(crate) fn operation(&mut self, n: usize, add: u32, long: f64) {
+        self.try_operation(n, add, long).expect("space");
+    }
+
+    /// The same, where there may be no space for a name.
+    pub(crate) fn try_operation(&mut self, n: usize, add: u32, long: f64) -> Result<(), Error> {
         let what = self.rng.random_range(0..100);
         let some = self.rng.random_range(0..usize::MAX);
         let target = self.rng.random_range(0..TARGETS.len());
@@ -174,7 +179,10 @@ impl World {
             let found = d.add(&name, self.targets[target], kinds[target]);
             if model.contains_key(&key) {
                 assert!(matches!(found, Err(Error::Exists(_))), "{found:?}");
-                return;
+                return Ok(());
+            }
+            if let Err(Error::NoSpace(_)) = found {
+                return found;
             }
             found.expect("added");
             Self::link(&mut t, self.targets[target], 1);
@@ -204,6 +212,7 @@ impl World {
             t.commit().expect("committed");
             self.dirs[n].2.remove(&known);
         }
+        Ok(())
     }
 
     /// The directories are those of the model: as readers see them, and through a transaction.
