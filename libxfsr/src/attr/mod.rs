@@ -1,6 +1,7 @@
 //! Extended attributes: all of them, or one by name, on a volume or as a transaction sees them; [`change`] sets and removes them.
 
 pub mod change;
+pub mod linux;
 
 use crate::cache::{BlockRead, BlockRef, OnDamage, Want};
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};

@@ -360,3 +360,46 @@ fn what_a_crash_left_incomplete_goes_with_the_name() {
         assert!(incomplete.is_none(), "{path}: {incomplete:?}");
     }
 }
+
+/// Access control lists that we set, as Linux gives them, are those that Linux shows.
+#[test]
+fn access_control_lists_are_those_of_linux() {
+    if require(MOUNT).is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let image = corpus::copy("default", directory.path()).data;
+    let c = Changing::open(&image, Commits::Gathered);
+    let mut list = 2u32.to_le_bytes().to_vec();
+    for (tag, perm, id) in
+        [(1u16, 6u16, u32::MAX), (2, 5, 1000), (2, 7, 70_000), (4, 4, u32::MAX), (16, 7, u32::MAX), (32, 0, u32::MAX)]
+    {
+        list.extend(tag.to_le_bytes());
+        list.extend(perm.to_le_bytes());
+        list.extend(id.to_le_bytes());
+    }
+    for (path, name) in [
+        ("/attrs/short", "system.posix_acl_access"),
+        ("/attrs/acl-dir", "system.posix_acl_default"),
+        ("/attrs/node", "system.posix_acl_access"),
+    ] {
+        let disk = attr::linux::to_disk(name.as_bytes(), &list).expect("a list").expect("more than a mode");
+        let mut t = c.scope.begin(change::reservation(&c.volume.geometry, 200)).expect("room");
+        change::set(&mut t, &c.space, file(&c.volume, path), (disk.flags, &disk.name), &disk.value, How::Upsert)
+            .expect("set");
+        t.commit().expect("committed");
+    }
+    c.finish();
+    let mount = Mount::new(&image, "").expect("a mount");
+    for (path, name) in [
+        ("attrs/short", "system.posix_acl_access"),
+        ("attrs/acl-dir", "system.posix_acl_default"),
+        ("attrs/node", "system.posix_acl_access"),
+    ] {
+        let mut value = vec![0; 1000];
+        let length = rustix::fs::getxattr(mount.path().join(path), name, &mut value[..]).expect("a list");
+        assert_eq!(value[..length], list, "{path}");
+    }
+    mount.unmount().expect("an unmount");
+    assert_clean("access control lists", &image);
+}
