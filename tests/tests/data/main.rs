@@ -59,18 +59,42 @@ fn random_contents_of_large_blocks() {
     random(LARGE, 23, 600);
 }
 
+/// What happens before a crash.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// Changes of one file, in which nothing moves.
+    InPlace,
+    /// The same, and files that share blocks.
+    Shared,
+    /// Exchanges, each of which happens wholly or not at all.
+    Exchanges,
+}
+
 /// Crashes at sampled writes. Whatever the kernel recovers has at each place what some state since the last sync has there, and never what
 /// others left in a block.
-fn crashed(mkfs: Made, seed: u64, commits: Commits) {
+fn crashed(mkfs: Made, seed: u64, commits: Commits, before: Before) {
     if require(MOUNT).is_none() {
         return;
     }
     let directory = tempfile::tempdir().expect("a directory");
     let mut world = World::open(directory.path(), mkfs, seed, commits);
-    let mut states = vec![(world.changing().now(), world.state())];
+    if before != Before::InPlace {
+        for _ in 0..80 {
+            world.operation();
+        }
+        world.changing().journal.sync().expect("durable");
+        world.changing().volume.data_target().flush().expect("durable");
+    }
+    let start = world.changing().now();
+    let mut states = vec![(start, world.state())];
     let mut durable = vec![(0, 0)];
-    for n in 0..120 {
-        world.operation_in_place();
+    let operations = if before == Before::Exchanges { 25 } else { 120 };
+    for n in 0..operations {
+        match before {
+            Before::Exchanges => world.exchange(),
+            Before::Shared if n % 3 == 0 => world.share(),
+            _ => world.operation_in_place(),
+        }
         states.push((world.changing().now(), world.state()));
         if n % 15 == 0 {
             world.changing().journal.sync().expect("durable");
@@ -82,11 +106,17 @@ fn crashed(mkfs: Made, seed: u64, commits: Commits) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let crash = directory.path().join("crash");
     for n in 0..xfsr_tests::knob("XFSR_CRASHES", 6) {
-        let time = rng.random_range(0..=end);
+        let time = rng.random_range(start..=end);
         world.changing().crash_to(time, n, &crash);
         let least = durable.iter().filter(|(t, _)| *t <= time).map(|(_, s)| *s).max().unwrap_or(0);
         let most = states.iter().position(|(t, _)| *t > time).unwrap_or(states.len() - 1);
         let mount = Mount::new(&crash, "").expect("the kernel recovers it");
+        if before == Before::Exchanges {
+            let read = |name: &str| std::fs::read(mount.path().join(name)).expect("read");
+            let found: Vec<_> = states[0].1.iter().map(|(name, _)| (name.clone(), read(name))).collect();
+            let whole = states[least..=most].iter().any(|(_, s)| *s == found);
+            assert!(whole, "crash {n} at {time}: an exchange is half done");
+        }
         for (i, (name, _)) in states[0].1.iter().enumerate() {
             let found = std::fs::read(mount.path().join(name)).expect("read");
             let here: Vec<&Vec<u8>> = states[least..=most].iter().map(|(_, s)| &s[i].1).collect();
@@ -105,12 +135,22 @@ fn crashed(mkfs: Made, seed: u64, commits: Commits) {
 
 #[test]
 fn a_crash_inside_of_chains_shows_nothing_of_others() {
-    crashed(SMALL, 24, Commits::Forced);
+    crashed(SMALL, 24, Commits::Forced, Before::InPlace);
 }
 
 #[test]
 fn a_crash_of_gathered_commits_shows_nothing_of_others() {
-    crashed(PLAIN, 25, Commits::Gathered);
+    crashed(PLAIN, 25, Commits::Gathered, Before::InPlace);
+}
+
+#[test]
+fn a_crash_while_files_share_blocks_loses_nothing() {
+    crashed(SMALL, 30, Commits::Forced, Before::Shared);
+}
+
+#[test]
+fn the_kernel_finishes_exchanges() {
+    crashed(EXCHANGED, 31, Commits::Forced, Before::Exchanges);
 }
 
 /// With a few free blocks here and there: what does not fit changes nothing.

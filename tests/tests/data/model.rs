@@ -194,8 +194,15 @@ impl World {
         let two = FileMut::new(&changing.scope, &changing.space, two);
         let (x, y) = (self.files[a].bytes.clone(), self.files[b].bytes.clone());
         let at = rng.random_range(0..=x.len() as u64 / block) * block;
-        let there = rng.random_range(0..=y.len() as u64 / block) * block;
-        let to_end = rng.random_bool(0.5);
+        let mut there = rng.random_range(0..=y.len() as u64 / block) * block;
+        let to_end = rng.random_bool(0.5) && at <= y.len() as u64;
+        if to_end {
+            if there != at {
+                let refused = one.exchange(at, &two, there, 0, &ExchangeOptions { to_end, ..Default::default() });
+                assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
+            }
+            there = at;
+        }
         let unchanged = rng.random_bool(0.3).then(|| two.freshness().expect("a sample"));
         let how = ExchangeOptions { to_end, unchanged, ..ExchangeOptions::default() };
         let (at_, there_) = (at as usize, there as usize);

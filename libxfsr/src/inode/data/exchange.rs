@@ -263,7 +263,8 @@ pub struct Freshness {
 /// How ranges are exchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ExchangeOptions {
-    /// To the ends of both files, whose sizes are exchanged too.
+    /// To the ends of both files, whose sizes are exchanged too. Both ranges begin at the same offset then: Linux, should it have to finish the
+    /// exchange, gives each file the other's size.
     pub to_end: bool,
     /// Only what is written in this file.
     pub written: bool,
@@ -329,8 +330,8 @@ impl FileMut<'_> {
         if !how.to_end && (end > size || other_end > other_size) {
             return Err(Error::invalid("a range reaches behind the end of its file"));
         }
-        if how.to_end && (size < offset || other_size < other_offset) {
-            return Err(Error::invalid("a range begins behind the end of its file"));
+        if how.to_end && (offset != other_offset || size < offset || other_size < offset) {
+            return Err(Error::invalid("files are exchanged to their ends from one offset on, which lies in both"));
         }
         if a.is_reflink() != b.is_reflink() {
             self.mark_reflink(other)?;
@@ -340,10 +341,7 @@ impl FileMut<'_> {
         let mut sizes = [-1, -1];
         if how.to_end {
             flags |= ExchangeFlags::SET_SIZES;
-            let new = |keep: u64, from: u64, theirs: u64| (keep + (theirs - from)).cast_signed();
-            sizes = [new(offset, other_offset, other_size), new(other_offset, offset, size)];
-            self.checked_end(sizes[0].unsigned_abs(), 0)?;
-            self.checked_end(sizes[1].unsigned_abs(), 0)?;
+            sizes = [other_size.cast_signed(), size.cast_signed()];
         }
         if how.written {
             flags |= ExchangeFlags::INO1_WRITTEN;

@@ -107,11 +107,13 @@ impl<'a> FileMut<'a> {
         act(core.ok_or_else(|| Error::invalid("an inode that is shorter than its core"))?);
         Ok(())
     }
-    /// Stamps the times, and makes the file reach `size` where it is shorter.
+    /// Stamps the times, raises the change counter, and makes the file reach `size` where it is shorter.
     fn touch(&self, t: &mut Transaction<'a>, size: u64) -> Result<()> {
         let now = self.now;
         let mut fits = true;
         self.change(t, |core| {
+            // Also where nothing else changes: blocks that are written in place leave no other trace.
+            core.changecount.set(core.changecount.get().wrapping_add(1));
             if core.size.get() < size {
                 core.size.set(size);
             }

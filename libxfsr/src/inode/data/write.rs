@@ -23,16 +23,16 @@ impl FileMut<'_> {
         if offset > size {
             self.zero_written(size, offset)?;
         }
-        let mut done = 0;
+        let (mut done, mut told) = (0, true);
         while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
             match self.write_some(offset + done as u64, rest) {
-                Ok(n) => done += n,
+                Ok((n, stamped)) => (done, told) = (done + n, told && stamped),
                 Err(Error::NoSpace(_)) if done > 0 => break,
                 Err(e) => return Err(e),
             }
         }
         let end = end.min(offset + done as u64);
-        if self.now.is_some() || self.inode()?.size() < end {
+        if !told || self.inode()?.size() < end {
             let mut t = self.begin(1)?;
             self.touch(&mut t, end)?;
             t.commit()?;
@@ -57,15 +57,15 @@ impl FileMut<'_> {
                 continue;
             }
             let len = (to - at).min(ZEROES.len() as u64) as usize;
-            at += self.write_some(at, ZEROES.get(..len).unwrap_or(&ZEROES))? as u64;
+            at += self.write_some(at, ZEROES.get(..len).unwrap_or(&ZEROES))?.0 as u64;
         }
         // Whatever makes the file reach there must not be durable before this is.
         self.scope.sink().wrote_contents();
         Ok(())
     }
 
-    /// Writes into the first blocks that are alike.
-    fn write_some(&self, pos: u64, bytes: &[u8]) -> Result<usize> {
+    /// Writes into the first blocks that are alike. Says how many bytes, and whether a transaction has stamped the inode.
+    fn write_some(&self, pos: u64, bytes: &[u8]) -> Result<(usize, bool)> {
         let log = self.log();
         let (block, last) = (pos >> log, (pos + bytes.len() as u64 - 1) >> log);
         let inode = self.inode()?;
@@ -73,22 +73,22 @@ impl FileMut<'_> {
             Piece::Hole(n) => {
                 let hint = self.size_hint(&inode);
                 if hint == 1 && n << log <= AT_ONCE_BYTES {
-                    return self.fill_hole(block, n, pos, bytes);
+                    return Ok((self.fill_hole(block, n, pos, bytes)?, true));
                 }
                 self.allocate_unwritten(&inode, block, n)?;
-                Ok(0)
+                Ok((0, true))
             }
-            Piece::Mapped(e) if e.unwritten => self.fill_unwritten(&e, pos, bytes),
+            Piece::Mapped(e) if e.unwritten => Ok((self.fill_unwritten(&e, pos, bytes)?, true)),
             Piece::Mapped(e) => {
                 let (shared, blocks) = self.sharing(&inode, &e)?;
                 let e = Extent { count: blocks.min(e.count), ..e };
                 if shared {
-                    return self.write_beside(&e, pos, bytes);
+                    return Ok((self.write_beside(&e, pos, bytes)?, true));
                 }
                 let n = self.within(&e, pos, bytes);
                 let at = self.offset(e.start)? + (pos - (block << log));
                 self.volume().data_target().write_at(bytes.get(..n).unwrap_or(bytes), at)?;
-                Ok(n)
+                Ok((n, false))
             }
         }
     }
