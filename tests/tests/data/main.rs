@@ -2,9 +2,14 @@
 
 mod model;
 
+use libxfsr::check::{self, Verdict};
+use libxfsr::control::Control;
+use libxfsr::engine::replayed_view;
+use libxfsr::target::Overlay;
 use model::{STALE, World};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::sync::Arc;
 use xfsr_tests::changing::{Commits, assert_clean};
 use xfsr_tests::corpus::EXCHANGE;
 use xfsr_tests::oracle::{MOUNT, Mount, require};
@@ -59,6 +64,15 @@ fn random_contents_of_large_blocks() {
     random(LARGE, 23, 600);
 }
 
+/// The files of the model, as our own recovery leaves them in a filesystem that the check finds clean.
+fn recovered(crashed: Overlay) -> Vec<(String, Vec<u8>)> {
+    let view = replayed_view(Arc::new(crashed), None, None, &Control::none()).expect("a view");
+    assert!(view.unfinished.is_none(), "{:?}", view.unfinished);
+    let outcome = check::check(&view.volume, &Control::none()).expect("a check");
+    assert!(outcome.verdict() == Verdict::Clean, "{:?}", outcome.findings.first());
+    model::files(&view.volume).into_iter().map(|f| (f.name, f.bytes)).collect()
+}
+
 /// What happens before a crash.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Before {
@@ -111,6 +125,13 @@ fn crashed(mkfs: Made, seed: u64, commits: Commits, before: Before) {
         let least = durable.iter().filter(|(t, _)| *t <= time).map(|(_, s)| *s).max().unwrap_or(0);
         let most = states.iter().position(|(t, _)| *t > time).unwrap_or(states.len() - 1);
         let mount = Mount::new(&crash, "").expect("the kernel recovers it");
+        let ours = recovered(world.changing().crash(time, n));
+        for (name, bytes) in &ours {
+            assert!(
+                std::fs::read(mount.path().join(name)).expect("read") == *bytes,
+                "crash {n} at {time}: {name} differs"
+            );
+        }
         if before == Before::Exchanges {
             let read = |name: &str| std::fs::read(mount.path().join(name)).expect("read");
             let found: Vec<_> = states[0].1.iter().map(|(name, _)| (name.clone(), read(name))).collect();

@@ -7,6 +7,7 @@ use libxfsr::format::btree::Extent;
 use libxfsr::inode::data::ExchangeOptions;
 use libxfsr::inode::{FileMut, Inode};
 use libxfsr::units::Ino;
+use libxfsr::volume::Volume;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
@@ -61,6 +62,22 @@ pub(crate) struct World {
     clock: i64,
 }
 
+/// The files of the model with their contents.
+pub(crate) fn files(volume: &Volume) -> Vec<File> {
+    let root = Inode::read(volume, volume.geometry.root_ino, OnDamage::Fail).expect("the root");
+    let mut files = Vec::new();
+    for e in libxfsr::dir::entries(volume, &root).expect("entries") {
+        if !e.name.starts_with(b"file-") {
+            continue;
+        }
+        let inode = Inode::read(volume, e.ino, OnDamage::Fail).expect("an inode");
+        let mut bytes = vec![0; inode.size() as usize];
+        libxfsr::inode::read_at(volume, &inode, 0, &mut bytes).expect("read");
+        files.push(File { ino: e.ino, name: String::from_utf8(e.name).expect("text"), bytes });
+    }
+    files
+}
+
 fn resize(bytes: &mut Vec<u8>, len: u64) {
     if bytes.len() < len as usize {
         bytes.resize(len as usize, 0);
@@ -71,18 +88,7 @@ impl World {
     pub(crate) fn open(directory: &Path, mkfs: (&[&str], u32), seed: u64, commits: Commits) -> World {
         let image = kernel_made_with(directory, 300, mkfs, fill);
         let changing = Changing::open(&image, commits);
-        let volume = &changing.volume;
-        let root = Inode::read(volume, volume.geometry.root_ino, OnDamage::Fail).expect("the root");
-        let mut files = Vec::new();
-        for e in libxfsr::dir::entries(volume, &root).expect("entries") {
-            if !e.name.starts_with(b"file-") {
-                continue;
-            }
-            let inode = Inode::read(volume, e.ino, OnDamage::Fail).expect("an inode");
-            let mut bytes = vec![0; inode.size() as usize];
-            libxfsr::inode::read_at(volume, &inode, 0, &mut bytes).expect("read");
-            files.push(File { ino: e.ino, name: String::from_utf8(e.name).expect("text"), bytes });
-        }
+        let files = files(&changing.volume);
         assert_eq!(files.len(), 5);
         let rng = ChaCha8Rng::seed_from_u64(seed);
         World { changing: Some(changing), image, files, rng, counts: BTreeMap::new(), clock: 1_700_000_000 }

@@ -10,6 +10,7 @@ use crate::format::log::items::{
 };
 use crate::geometry::Geometry;
 use crate::inode::MapStep;
+use crate::inode::data::Exchange;
 use crate::journal::PendingIntent;
 use crate::space::{CountChange, CountChanges, FreeExtents, MapChanges, Mapping, RmapOwner, Space};
 use crate::txn::{Deferred, Scope};
@@ -18,8 +19,8 @@ use std::sync::Arc;
 
 /// Whether intents of a kind can be finished.
 pub(super) fn is_known(kind: ItemType) -> bool {
-    use ItemType::{Attri, Bui, Cui, Efi, Rui};
-    matches!(kind, Efi | Rui | Cui | Bui | Attri)
+    use ItemType::{Attri, Bui, Cui, Efi, Rui, Xmi};
+    matches!(kind, Efi | Rui | Cui | Bui | Attri | Xmi)
 }
 
 /// The refusal of a kind.
@@ -134,6 +135,10 @@ fn step(space: &Arc<Space>, g: &Geometry, p: &PendingIntent) -> Result<Box<dyn D
                 return Err(c.expected(1).into());
             };
             file_map(space, g, p, change)
+        }
+        ItemType::Xmi => {
+            features(p, g.features.exchange_range(), "exchange of ranges")?;
+            Ok(Exchange::from_logged(space.clone(), g, first)?)
         }
         kind => Err(unknown(kind)),
     }

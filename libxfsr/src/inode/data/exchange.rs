@@ -2,87 +2,18 @@
 
 use super::FileMut;
 use crate::error::{Error, ForkKind, Result};
-use crate::format::btree::Extent;
+use crate::format::btree::{BMBT, Extent};
 use crate::format::inode::{Dinode, Flags2, Timestamp};
-use crate::format::log::items::{BmapFlags, BmapOp, ExchangeFlags, ItemType, MapExtent, XmiFormat};
+use crate::format::log::items::{ExchangeFlags, ItemType, XmiFormat};
 use crate::geometry::Geometry;
-use crate::inode::ForkMut;
+use crate::inode::{ForkMut, fork};
 use crate::space::Space;
 use crate::txn::{Deferred, Intent, Reservation, Transaction};
-use crate::units::{FileBlock, FsBlock, Ino};
+use crate::units::{FileBlock, Ino};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
-
-/// One extent that is mapped or unmapped, as an intent has it. It frees nothing.
-pub struct FileMapping {
-    space: Arc<Space>,
-    op: BmapOp,
-    ino: Ino,
-    kind: ForkKind,
-    extent: Extent,
-    reservation: Reservation,
-}
-
-impl FileMapping {
-    /// A step that maps an extent, or unmaps it.
-    pub fn new(space: Arc<Space>, g: &Geometry, op: BmapOp, (ino, kind): (Ino, ForkKind), extent: Extent) -> Box<Self> {
-        Box::new(Self { space, op, ino, kind, extent, reservation: ForkMut::reservation(g, kind, 2) })
-    }
-
-    /// From an intent.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for what can be no extent of a file here.
-    pub fn from_logged(space: Arc<Space>, g: &Geometry, m: &MapExtent) -> Result<Box<Self>> {
-        let flags = m.flags.get();
-        let op = BmapOp::from_flags(flags).ok_or_else(|| Error::invalid("a mapping intent of an unknown kind"))?;
-        let kind = if flags & BmapFlags::ATTR_FORK.bits() != 0 { ForkKind::Attr } else { ForkKind::Data };
-        let (start, count) = (FsBlock(m.startblock.get()), u64::from(m.len.get()));
-        if count == 0 || !g.is_valid_extent(start, count) || !g.is_valid_ino(Ino(m.owner.get())) {
-            return Err(Error::invalid(format!("a mapping intent of {count} blocks at {start} for inode {}", m.owner)));
-        }
-        let unwritten = flags & BmapFlags::UNWRITTEN.bits() != 0;
-        let extent = Extent { offset: m.startoff.get(), start: start.0, count, unwritten };
-        Ok(Self::new(space, g, op, (Ino(m.owner.get()), kind), extent))
-    }
-}
-
-impl Deferred for FileMapping {
-    fn kind(&self) -> ItemType {
-        ItemType::Bui
-    }
-    fn intent(&self, id: u64) -> Intent {
-        let mut m = MapExtent::new_zeroed();
-        m.owner = U64::new(self.ino.0);
-        m.startblock = U64::new(self.extent.start);
-        m.startoff = U64::new(self.extent.offset);
-        m.len = U32::new(self.extent.count as u32);
-        let attr = if self.kind == ForkKind::Attr { BmapFlags::ATTR_FORK.bits() } else { 0 };
-        let unwritten = if self.extent.unwritten { BmapFlags::UNWRITTEN.bits() } else { 0 };
-        m.flags = U32::new(attr | unwritten | self.op as u32);
-        Intent::mappings(ItemType::Bui, id, &[m])
-    }
-    fn done(&self, id: u64) -> Intent {
-        Intent::finished(ItemType::Bud, id)
-    }
-    fn reservation(&self) -> Reservation {
-        self.reservation
-    }
-    fn run(self: Box<Self>, t: &mut Transaction<'_>) -> Result<Option<Box<dyn Deferred>>> {
-        let mut fork = ForkMut::new(t, &self.space, self.ino, self.kind);
-        match self.op {
-            BmapOp::Map => fork.map(&self.extent)?,
-            BmapOp::Unmap => {
-                let gone = fork.unmap(FileBlock(self.extent.offset), self.extent.count)?;
-                if gone.iter().map(|e| e.count).sum::<u64>() != self.extent.count {
-                    return Err(Error::invalid(format!("inode {} has not what an intent unmaps", self.ino)));
-                }
-            }
-        }
-        Ok(None)
-    }
-}
 
 /// The exchange of mappings of two files, step by step: each step exchanges one extent on either side. What is left is logged anew.
 pub struct Exchange {
@@ -249,6 +180,14 @@ impl Deferred for Exchange {
     }
 }
 
+/// Blocks that a map may take when so many extents come in, one after the other.
+fn map_growth(g: &Geometry, extents: u64) -> u64 {
+    let (_, least) = BMBT.limits(g.block_size as usize, 0);
+    let leaves = extents / (least.max(1) as u64) + 1;
+    // Above so many leaves there are fewer nodes than leaves; and every level may be split once.
+    leaves.saturating_mul(2).saturating_add(u64::from(g.max_levels.bmap_data))
+}
+
 /// What a file was when it was looked at: to exchange it later only if nobody has changed it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Freshness {
@@ -346,6 +285,10 @@ impl FileMut<'_> {
         if how.written {
             flags |= ExchangeFlags::INO1_WRITTEN;
         }
+        let blocks = length.div_ceil(mask + 1);
+        // A chain that has begun must not end for want of a block of a map.
+        let most = self.extents_in(offset, blocks)? + other.extents_in(other_offset, blocks)?;
+        let _held = self.space.hold(g, map_growth(g, most).saturating_mul(2))?;
         let mut t = self.begin_with(other, 1)?;
         self.touch(&mut t, 0)?;
         other.touch_in(&mut t, self.now)?;
@@ -354,12 +297,23 @@ impl FileMut<'_> {
             inodes: [self.ino(), other.ino()],
             generations: [a.generation.get(), b.generation.get()],
             offsets: [offset >> self.log(), other_offset >> self.log()],
-            blocks: length.div_ceil(mask + 1),
+            blocks,
             flags,
             sizes,
             reservation: Exchange::reserve(g),
         }))?;
         t.commit().map(drop)
+    }
+
+    /// Extents that touch a range.
+    fn extents_in(&self, offset: u64, blocks: u64) -> Result<u64> {
+        let (first, mut count) = (offset >> self.log(), 0);
+        let range = (first, first.saturating_add(blocks));
+        fork::extents(self.volume(), self.ino(), &self.inode()?.bytes, ForkKind::Data, range, &mut |_| {
+            count += 1;
+            ControlFlow::Continue(())
+        })?;
+        Ok(count)
     }
 
     /// Stamps the times of this file in a transaction of another.

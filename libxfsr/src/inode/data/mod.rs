@@ -17,7 +17,7 @@ mod shift;
 mod size;
 mod write;
 
-pub use exchange::{Exchange, ExchangeOptions, FileMapping, Freshness};
+pub use exchange::{Exchange, ExchangeOptions, Freshness};
 
 use crate::cache::OnDamage;
 use crate::error::{Error, ForkKind, Result};
