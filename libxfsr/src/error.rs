@@ -75,6 +75,9 @@ pub enum Error {
     /// Not enough free blocks, or none as they are wanted. Nothing was changed.
     #[error("no space left: {0}")]
     NoSpace(String),
+    /// A user, group or project has as much as its quota allows. Nothing was changed.
+    #[error("quota exceeded: {0}")]
+    QuotaExceeded(String),
     /// The name is taken.
     #[error("{0} exists already")]
     Exists(String),
@@ -136,6 +139,7 @@ impl Error {
             Self::Busy { .. } => ErrorKind::ResourceBusy,
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::NoSpace(_) => ErrorKind::StorageFull,
+            Self::QuotaExceeded(_) => ErrorKind::QuotaExceeded,
             Self::Exists(_) => ErrorKind::AlreadyExists,
             Self::NotDirectory(_) => ErrorKind::NotADirectory,
             Self::IsDirectory(_) => ErrorKind::IsADirectory,

@@ -2,7 +2,7 @@
 //!
 //! The floors, from the bottom; a module uses only floors below its own:
 //! [`units`], [`error`], [`control`], [`geometry`], [`mod@format`] (no I/O); [`target`] (where bytes live); [`cache`] and [`volume`]
-//! (verified blocks); [`txn`] (atomic change), [`journal`]; [`btree`] (one engine for every tree); [`space`], [`inode`], [`realtime`], [`dir`], [`attr`]
+//! (verified blocks); [`txn`] (atomic change), [`journal`]; [`btree`] (one engine for every tree); [`space`], [`inode`], [`realtime`], [`quota`], [`dir`], [`attr`]
 //! (one structure each); [`engine`] (so far: a dirty log replayed into an overlay), [`kernel`] (what Linux has mounted); [`mkfs`], [`dump`], [`check`](mod@check), [`spaceman`] (whole jobs).
 //!
 //! ```
@@ -68,6 +68,8 @@ pub mod inode;
 pub mod journal;
 pub mod kernel;
 pub mod mkfs;
+#[cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss))]
+pub mod quota;
 pub mod realtime;
 pub mod space;
 pub mod spaceman;

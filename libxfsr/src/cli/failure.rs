@@ -95,6 +95,7 @@ impl From<&Error> for Failure {
             Error::NotFound(_) => "not-found",
             Error::Stopped if interrupted() => "interrupted",
             Error::NoSpace(_) => "no-space",
+            Error::QuotaExceeded(_) => "quota-exceeded",
             Error::Exists(_) => "exists",
             Error::NotDirectory(_) => "not-a-directory",
             Error::IsDirectory(_) => "is-a-directory",

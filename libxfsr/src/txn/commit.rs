@@ -79,6 +79,9 @@ impl Transaction<'_> {
 
     /// Commits one transaction of a chain, which ends those intents and begins those of the steps that have none yet.
     pub(super) fn commit_link(&mut self, done: &[u64]) -> Result<Checkpoint> {
+        if let Some(accountant) = self.scope.accountant.get() {
+            accountant.account(self, self.chain)?;
+        }
         let intents = self.log_intents();
         // The last of a chain may have changed nothing.
         let at = self.commit_once(&intents, done)?;
@@ -122,7 +125,7 @@ impl Transaction<'_> {
 
     /// Begins the next transaction of the chain and runs a step in it; returns the intents that are done with it.
     pub(super) fn next_step(&mut self, next: Pending) -> Result<Vec<u64>> {
-        let need = next.step.reservation().and(CHAIN);
+        let need = next.step.reservation().and(CHAIN).and(self.scope.accounts());
         self.reserved = self.scope.sink.reserve_step(need.in_log(self.geometry()))?;
         let mut done = Vec::new();
         let mut finish = |items: &mut Vec<Box<dyn LogItem>>, p: &Pending| {
@@ -151,6 +154,13 @@ impl Transaction<'_> {
         let asked = std::mem::take(&mut self.deferred);
         self.deferred = asked.into_iter().chain(again.map(Pending::new)).chain(waiting).collect();
         Ok(done)
+    }
+
+    /// Inodes that this transaction has looked at to change them, as they were before it and as they are now.
+    pub fn changed_cores(&self) -> Vec<(Ino, Dinode, Dinode)> {
+        let core = |bytes: &[u8]| Dinode::from_bytes(bytes).copied();
+        let both = |(ino, w): (&Ino, &Working)| Some((*ino, core(&w.before)?, core(&w.bytes)?));
+        self.inodes.iter().filter_map(both).filter(|(_, before, after)| before != after).collect()
     }
 
     /// Inodes that changed, their counters raised.

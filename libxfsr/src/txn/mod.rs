@@ -47,8 +47,8 @@ use blocks::Joined;
 use objects::{Dquot, LateBlocks, Pointer, Working};
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// What observers are told, with the locks of the transaction still held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,6 +100,19 @@ pub trait Observer: Send + Sync {
     fn changed(&self, change: &Change);
 }
 
+/// Who keeps sums of what transactions change, as quota does. It is asked when a transaction has made all its changes and before anything of them is
+/// committed, also at each step of a chain, and adds changes of its own. It locks nothing but what only it locks.
+pub trait Accountant: Send + Sync {
+    /// Looks at [`Transaction::changed_cores`].
+    ///
+    /// # Errors
+    /// Where the change is refused. `late` says that a part of the chain is committed already: then an error ends all work with the filesystem.
+    fn account(&self, t: &mut Transaction<'_>, late: bool) -> Result<()>;
+}
+
+/// Room for what an [`Accountant`] adds to each transaction.
+const ACCOUNTS: Reservation = Reservation { blocks: 0, sectors: 1, inodes: 6, bytes: 0 };
+
 /// What a transaction may log at most: room in the log is reserved for so much before it begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Reservation {
@@ -145,6 +158,7 @@ pub struct Scope {
     locks: InodeLocks,
     contents: InodeLocks,
     observers: RwLock<Vec<Arc<dyn Observer>>>,
+    accountant: OnceLock<Arc<dyn Accountant>>,
     intents: AtomicU64,
     log_incompat: AtomicU32,
 }
@@ -165,6 +179,7 @@ impl Scope {
             locks: InodeLocks::default(),
             contents: InodeLocks::default(),
             observers: RwLock::default(),
+            accountant: OnceLock::new(),
             intents: AtomicU64::new(1),
             log_incompat,
         }
@@ -190,6 +205,14 @@ impl Scope {
     pub fn observe(&self, observer: Arc<dyn Observer>) {
         self.observers.write().push(observer);
     }
+    /// Has an accountant look at all transactions from now on. False where there is one already.
+    pub fn set_accountant(&self, accountant: Arc<dyn Accountant>) -> bool {
+        self.accountant.set(accountant).is_ok()
+    }
+    /// What each transaction logs besides what it asks for.
+    fn accounts(&self) -> Reservation {
+        if self.accountant.get().is_some() { ACCOUNTS } else { Reservation::default() }
+    }
     /// Log features that the superblock on the disk has now.
     pub fn log_incompat(&self) -> LogIncompat {
         LogIncompat::from_bits_retain(self.log_incompat.load(Ordering::Acquire))
@@ -202,7 +225,7 @@ impl Scope {
     /// # Errors
     /// As [`CommitSink::reserve`].
     pub fn begin(&self, reservation: Reservation) -> Result<Transaction<'_>> {
-        let reserved = self.sink.reserve(reservation.in_log(&self.volume.geometry))?;
+        let reserved = self.sink.reserve(reservation.and(self.accounts()).in_log(&self.volume.geometry))?;
         let mut t = self.unreserved();
         t.reserved = reserved;
         Ok(t)

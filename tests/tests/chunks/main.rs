@@ -2,6 +2,7 @@
 
 mod limits;
 mod orphans;
+mod quota;
 
 use libxfsr::Error;
 use libxfsr::btree::kinds::{Finobt, Inobt};
