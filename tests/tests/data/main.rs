@@ -1,5 +1,6 @@
 //! Contents of files are changed in images that the kernel wrote, against a model of their bytes; xfs_repair, the check and the kernel judge the end.
 
+mod faults;
 mod model;
 
 use libxfsr::check::{self, Verdict};
@@ -198,4 +199,35 @@ fn no_space_leaves_no_trace() {
         assert!(refused > 10 && done > 10);
         world.end();
     }
+}
+
+/// Files are changed by many threads at once, and the log written at the same time.
+#[test]
+fn many_threads_change_files() {
+    for (mkfs, seed) in [(SMALL, 32), (REFLINK, 33)] {
+        if require(MOUNT).is_none() {
+            return;
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut world = World::open(directory.path(), mkfs, seed, Commits::Gathered);
+        for _ in 0..3 {
+            world.threads(80);
+            world.compare();
+        }
+        world.end();
+    }
+}
+
+/// Only what is written in the first file goes over, and what is no whole blocks stays.
+#[test]
+fn exchanges_of_what_is_written() {
+    if require(MOUNT).is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut world = World::open(directory.path(), EXCHANGED, 34, Commits::Gathered);
+    world.exchange_written();
+    world.end();
+    let mut world = World::open(directory.path(), SMALL, 35, Commits::Gathered);
+    world.exchange_refused();
 }

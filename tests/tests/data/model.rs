@@ -337,6 +337,44 @@ impl World {
         }
     }
 
+    /// Of two files of which the first has holes and unwritten blocks, what is written in it changes places.
+    pub(crate) fn exchange_written(&mut self) {
+        let changing = self.changing.as_ref().expect("open");
+        let block = changing.volume.geometry.block_size as usize;
+        let (one, two) = (self.files[0].ino, self.files[1].ino);
+        let locks = [changing.scope.contents().lock(one), changing.scope.contents().lock(two)];
+        let [one, two] = locks.each_ref().map(|l| FileMut::new(&changing.scope, &changing.space, l));
+        one.truncate(20 * block as u64).expect("a hole");
+        one.allocate(12 * block as u64, 4 * block as u64, true).expect("unwritten blocks");
+        one.write_at(3 * block as u64, &vec![5; 2 * block]).expect("written");
+        one.write_at(13 * block as u64, &vec![6; block]).expect("written");
+        let x =
+            [vec![0; 3 * block], vec![5; 2 * block], vec![0; 8 * block], vec![6; block], vec![0; 6 * block]].concat();
+        let y = self.files[1].bytes.clone();
+        let how = ExchangeOptions { written: true, ..Default::default() };
+        one.exchange(0, &two, 0, 20 * block as u64, &how).expect("exchanged");
+        let (mut new_x, mut new_y) = (x.clone(), y.clone());
+        for range in [3 * block..5 * block, 13 * block..14 * block] {
+            new_x[range.clone()].copy_from_slice(&y[range.clone()]);
+            new_y[range.clone()].copy_from_slice(&x[range]);
+        }
+        (self.files[0].bytes, self.files[1].bytes) = (new_x, new_y);
+        let odd = one.exchange(0, &two, 0, 100, &how);
+        assert!(matches!(odd, Err(Error::Invalid(_))), "{odd:?}");
+        let itself = one.exchange(0, &one, 0, block as u64, &how);
+        assert!(matches!(itself, Err(Error::Invalid(_))), "{itself:?}");
+    }
+
+    /// A filesystem without the feature: no bit is set silently.
+    pub(crate) fn exchange_refused(&mut self) {
+        let changing = self.changing.as_ref().expect("open");
+        let locks = [0, 1].map(|n: usize| changing.scope.contents().lock(self.files[n].ino));
+        let [one, two] = locks.each_ref().map(|l| FileMut::new(&changing.scope, &changing.space, l));
+        let refused = one.exchange(0, &two, 0, 0, &ExchangeOptions { to_end: true, ..Default::default() });
+        assert!(matches!(refused, Err(Error::Unsupported(_))), "{refused:?}");
+        assert!(!changing.volume.geometry.features.exchange_range());
+    }
+
     /// Takes all space but for so many blocks, in a file of its own.
     pub(crate) fn fill_up(&mut self, but: u64) {
         let changing = self.changing.as_ref().expect("open");
@@ -358,17 +396,33 @@ impl World {
         let n = self.rng.random_range(1..self.files.len());
         let block = u64::from(self.changing().volume.geometry.block_size);
         let at = self.rng.random_range(0..MOST / block) * block;
-        let what = self.rng.random_range(0..3);
+        let what = self.rng.random_range(0..4);
+        let reflink = self.changing().volume.geometry.features.reflink();
+        let other = 1 + n % (self.files.len() - 1);
+        let source = self.files[other].bytes.clone();
+        let there = self.rng.random_range(0..=source.len() as u64 / block) * block;
         let before = self.shape(n);
         let changing = self.changing.as_ref().expect("open");
         let free = changing.space.counters().free_blocks;
-        let lock = changing.scope.contents().lock(self.files[n].ino);
-        let file = FileMut::new(&changing.scope, &changing.space, &lock);
+        let (a, b) = (self.files[n].ino, self.files[other].ino);
+        let locks = [changing.scope.contents().lock(a.min(b)), changing.scope.contents().lock(a.max(b))];
+        let [first, second] = &locks;
+        let (lock, from) = if a < b { (first, second) } else { (second, first) };
+        let file = FileMut::new(&changing.scope, &changing.space, lock);
+        let from = FileMut::new(&changing.scope, &changing.space, from);
         let bytes = &mut self.files[n].bytes;
         let inside = bytes.len() as u64 >= at + block;
         let result = match what {
             0 if inside => file.write_at(at, &vec![3; block as usize]).map(drop),
             1 if inside => file.punch(at, block),
+            3 if inside && reflink && source.len() as u64 >= there + block => {
+                let result = file.clone_range(at, &from, there, block);
+                if result.is_ok() {
+                    bytes[at as usize..(at + block) as usize]
+                        .copy_from_slice(&source[there as usize..(there + block) as usize]);
+                }
+                result
+            }
             _ => file.allocate(at, block, true),
         };
         match result {
@@ -380,8 +434,9 @@ impl World {
             }
             Err(Error::NoSpace(_)) => {
                 assert_eq!(changing.space.counters().free_blocks, free);
-                drop(lock);
-                assert_eq!(self.shape(n), before);
+                drop(locks);
+                // A clone marks both files first.
+                assert!(self.shape(n).0 == before.0 && self.shape(n).1 == before.1);
                 true
             }
             Err(e) => panic!("{e}"),
@@ -393,6 +448,54 @@ impl World {
         let inode = Inode::read(volume, self.files[n].ino, OnDamage::Fail).expect("an inode");
         let extents = inode.extents(volume, ForkKind::Data).expect("extents");
         (extents, inode.core.nblocks.get(), inode.core.changecount.get())
+    }
+
+    /// Many threads change files of their own at once, and some share blocks with what nobody changes.
+    pub(crate) fn threads(&mut self, operations: usize) {
+        let changing = self.changing.as_ref().expect("open");
+        changing.scope.locks().check_order();
+        let last = self.files.len() - 1;
+        let (of_all, own) = self.files.split_last_mut().expect("files");
+        let model = of_all.bytes.clone();
+        let block = u64::from(changing.volume.geometry.block_size);
+        let reflink = changing.volume.geometry.features.reflink();
+        let seed = self.rng.random_range(0..u64::MAX);
+        std::thread::scope(|s| {
+            for (n, f) in own.iter_mut().enumerate() {
+                let (model, of_all) = (&model, of_all.ino);
+                s.spawn(move || {
+                    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ n as u64);
+                    for _ in 0..operations {
+                        let at = rng.random_range(0..MOST / block) * block;
+                        let len: u64 = rng.random_range(1..40_000);
+                        if reflink && rng.random_bool(0.2) && model.len() as u64 > block {
+                            // Its number is the greatest.
+                            let lock = changing.scope.contents().lock(f.ino);
+                            let other = changing.scope.contents().lock(of_all);
+                            let file = FileMut::new(&changing.scope, &changing.space, &lock);
+                            let from = FileMut::new(&changing.scope, &changing.space, &other);
+                            let len = (model.len() as u64).min(len) / block * block;
+                            file.clone_range(at, &from, 0, len).expect("cloned");
+                            resize(&mut f.bytes, at + len);
+                            f.bytes[at as usize..(at + len) as usize].copy_from_slice(&model[..len as usize]);
+                            continue;
+                        }
+                        let lock = changing.scope.contents().lock(f.ino);
+                        let file = FileMut::new(&changing.scope, &changing.space, &lock).at(5, 5);
+                        if rng.random_bool(0.2) {
+                            file.truncate(at).expect("truncated");
+                            f.bytes.resize(at as usize, 0);
+                            continue;
+                        }
+                        let data = vec![rng.random_range(1..STALE); len as usize];
+                        file.write_at(at, &data).expect("written");
+                        resize(&mut f.bytes, at + len);
+                        f.bytes[at as usize..(at + len) as usize].copy_from_slice(&data);
+                    }
+                });
+            }
+        });
+        assert!(self.files[last].bytes == model);
     }
 
     /// All contents are those of the model.

@@ -5,9 +5,10 @@ use super::tree::ForkTree;
 use crate::btree::bulk::{self, Plan, Slack};
 use crate::btree::kinds::Bmap;
 use crate::btree::{self, Kind, Lookup, Position};
-use crate::error::{Error, Result, Rule};
+use crate::error::{Error, ForkKind, Result, Rule};
 use crate::format::btree::{BmbtKey, BmbtRec, Extent, MAX_FILE_BLOCK};
 use crate::format::inode::{Dinode, Flags2, Format, extents_in_fork, fork_bytes, fork_bytes_mut};
+use crate::units::{FileBlock, FsBlock};
 use std::ops::ControlFlow;
 use zerocopy::IntoBytes;
 use zerocopy::big_endian::U64;
@@ -65,10 +66,24 @@ impl<'s> ForkMut<'_, 's> {
     /// A record found in the btree.
     fn find(&mut self, block: u64, which: Lookup) -> Result<Option<Extent>> {
         let tree = self.tree()?;
-        match Position::<Bmap>::lookup(&tree, &key(block), which)? {
-            Some(p) => Ok(p.record(&tree)?.map(|r| r.extent())),
-            None => Ok(None),
+        let found = match Position::<Bmap>::lookup(&tree, &key(block), which)? {
+            Some(p) => p.record(&tree)?.map(|r| r.extent()),
+            None => None,
+        };
+        self.checked(found)
+    }
+
+    /// Refuses an extent that cannot be: what is freed in a chain must be found wrong before the chain has begun.
+    fn checked(&mut self, found: Option<Extent>) -> Result<Option<Extent>> {
+        let Some(e) = found else { return Ok(None) };
+        let on_data = self.kind == ForkKind::Attr || !self.core()?.is_realtime();
+        let there = !on_data || self.t.geometry().is_valid_extent(FsBlock(e.start), e.count);
+        if there && e.count > 0 && e.offset + e.count <= MAX_FILE_BLOCK {
+            return Ok(Some(e));
         }
+        let c = self.bad("startblock", Rule::Range).in_fork(self.kind, Some(FileBlock(e.offset)));
+        let found = format!("{} blocks at {}", e.count, e.start);
+        Err(c.found(found).expected("an extent of the device, at a place that a file has").into())
     }
 
     /// The last extent that begins at a block or before it.
@@ -76,7 +91,8 @@ impl<'s> ForkMut<'_, 's> {
         if self.in_btree()? {
             return self.find(block, Lookup::LessOrEqual);
         }
-        Ok(self.list()?.into_iter().rev().find(|e| e.offset <= block))
+        let found = self.list()?.into_iter().rev().find(|e| e.offset <= block);
+        self.checked(found)
     }
 
     /// The first extent that begins at a block or behind it.
@@ -84,7 +100,8 @@ impl<'s> ForkMut<'_, 's> {
         if self.in_btree()? {
             return self.find(block, Lookup::GreaterOrEqual);
         }
-        Ok(self.list()?.into_iter().find(|e| e.offset >= block))
+        let found = self.list()?.into_iter().find(|e| e.offset >= block);
+        self.checked(found)
     }
 
     /// Sets the number of extents; a counter that is too small becomes a large one where the filesystem has those.
@@ -111,8 +128,8 @@ impl<'s> ForkMut<'_, 's> {
         let kind = self.kind;
         let core = self.core_mut()?;
         match kind {
-            crate::error::ForkKind::Data => core.format = format as u8,
-            crate::error::ForkKind::Attr => core.aformat = format as u8,
+            ForkKind::Data => core.format = format as u8,
+            ForkKind::Attr => core.aformat = format as u8,
         }
         Ok(())
     }
