@@ -25,6 +25,63 @@ pub struct BlockKey {
     pub parts: Parts,
 }
 
+/// Hashes for tables of blocks: a few multiplications with a number that nobody who makes an image knows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seeded(u64);
+
+impl Default for Seeded {
+    fn default() -> Self {
+        use std::hash::{BuildHasher as _, RandomState};
+        // Odd, so that nothing is lost by multiplication.
+        Self(RandomState::new().hash_one(0) | 1)
+    }
+}
+
+impl std::hash::BuildHasher for Seeded {
+    type Hasher = SeededHasher;
+    fn build_hasher(&self) -> SeededHasher {
+        SeededHasher { seed: self.0, state: 0 }
+    }
+}
+
+/// See [`Seeded`].
+pub(super) struct SeededHasher {
+    seed: u64,
+    state: u64,
+}
+
+impl SeededHasher {
+    fn mix(&mut self, v: u64) {
+        let product =
+            u128::from(self.state ^ v ^ self.seed).wrapping_mul(u128::from(self.seed ^ 0x9e37_79b9_7f4a_7c15));
+        let (high, low) = ((product >> 64) as u64, product as u64);
+        self.state = high ^ low.rotate_left(23);
+    }
+}
+
+impl std::hash::Hasher for SeededHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for part in bytes.chunks(8) {
+            self.mix(part.iter().fold(0, |v, b| v << 8 | u64::from(*b)));
+        }
+    }
+    fn write_u8(&mut self, v: u8) {
+        self.mix(v.into());
+    }
+    fn write_u32(&mut self, v: u32) {
+        self.mix(v.into());
+    }
+    fn write_u64(&mut self, v: u64) {
+        self.mix(v);
+    }
+    fn write_usize(&mut self, v: usize) {
+        self.mix(v as u64);
+    }
+    fn finish(&self) -> u64 {
+        self.state
+    }
+}
+
 impl BlockKey {
     /// A block in one piece.
     pub fn one(target: TargetId, daddr: Daddr, sectors: u32) -> Self {

@@ -8,6 +8,7 @@ mod key;
 mod writeback;
 
 pub use block::{Block, BlockRead, BlockRef, BlockState, BlockWrite, Keep, Object, OnDamage, Want};
+use key::Seeded;
 pub use key::{BlockKey, Parts, TargetId};
 
 use crate::error::{Corruption, Result};
@@ -63,7 +64,7 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Shard {
-    map: HashMap<BlockKey, Entry>,
+    map: HashMap<BlockKey, Entry, Seeded>,
     clock: VecDeque<(BlockKey, u64)>,
     turns: u64,
     bytes: usize,

@@ -37,6 +37,10 @@ impl Joined {
         let chunks = changed_chunks(before, &self.guard.bytes);
         chunks.iter().any(|w| *w != 0).then_some(chunks)
     }
+    /// Whether anything changed.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.fresh || self.freed || self.before.as_ref().is_some_and(|before| **before != *self.guard.bytes)
+    }
     /// Marks it as what was committed.
     pub(super) fn committed(&mut self, at: crate::cache::Checkpoint) {
         let block = &mut *self.guard;

@@ -244,7 +244,7 @@ impl Transaction<'_> {
         };
         self.reserved = 0;
         for joined in self.blocks.values_mut() {
-            if !joined.freed && joined.dirty().is_some() {
+            if !joined.freed && joined.is_dirty() {
                 joined.committed(at);
             }
         }

@@ -80,10 +80,9 @@ impl<'s> Blocks<'s> for DirMut<'_, 's> {
         self.ino
     }
     fn block(&mut self, at: FileBlock) -> Result<Option<BlockRef<'_>>> {
-        if self.fork.mapped(at)?.is_none() {
-            return Ok(None);
-        }
-        self.read(at, &DIR_ANY).map(Some)
+        let (step, want) = (self.step(), self.want(&DIR_ANY));
+        let Some(key) = self.fork.find_block(at, step)? else { return Ok(None) };
+        self.fork.t().read(&key, &want).map(Some)
     }
 }
 

@@ -97,10 +97,9 @@ impl<'w, 's> DirMut<'w, 's> {
     /// The sizes in a free index block; none where there is no such block.
     fn bests<T>(&mut self, n: usize, look: impl FnOnce(&[U16]) -> T) -> Result<Option<T>> {
         let (at, capacity, ino) = (self.free_at(n), self.sizes()?.1, self.ino);
-        if self.fork.mapped(at)?.is_none() {
-            return Ok(None);
-        }
-        let block = self.read(at, &DIR_FREE)?;
+        let (step, want) = (self.step(), self.want(&DIR_FREE));
+        let Some(key) = self.fork.find_block(at, step)? else { return Ok(None) };
+        let block = self.fork.t().read(&key, &want)?;
         let free = Free::from_bytes(&block).ok_or_else(|| bad(ino, "free", Rule::Truncated))?;
         if to_usize(free.header.firstdb.get().into()) != n * capacity {
             let c = bad(ino, "firstdb", Rule::Mismatch).in_fork(ForkKind::Data, Some(at));

@@ -18,12 +18,27 @@ impl ForkMut<'_, '_> {
     /// # Errors
     /// [`Error::Corrupt`] where one of them is a hole or leads outside the device; errors of reading.
     pub fn block_key(&mut self, at: FileBlock, blocks: u32) -> Result<BlockKey> {
+        self.find_block(at, blocks)?.ok_or_else(|| self.hole(at.0))
+    }
+
+    /// The same; none where a hole begins there.
+    ///
+    /// # Errors
+    /// As [`ForkMut::block_key`], where a block begins and does not end.
+    pub fn find_block(&mut self, at: FileBlock, blocks: u32) -> Result<Option<BlockKey>> {
+        if let Some((_, key)) = self.keys.iter().find(|(asked, _)| *asked == (at.0, blocks)) {
+            return Ok(Some(key.clone()));
+        }
         let g = self.t.geometry();
         let sectors = g.block_size / 512;
         let mut pieces = Vec::new();
         let (mut next, end) = (at.0, at.0.saturating_add(blocks.into()));
         while next < end {
-            let e = self.mapped(FileBlock(next))?.ok_or_else(|| self.hole(next))?;
+            let e = match self.mapped(FileBlock(next))? {
+                Some(e) => e,
+                None if next == at.0 => return Ok(None),
+                None => return Err(self.hole(next)),
+            };
             let n = (e.offset + e.count).min(end) - next;
             let start = FsBlock(e.start + (next - e.offset));
             let daddr = g.fsblock_to_daddr(start).filter(|_| g.is_valid_extent(start, n)).ok_or_else(|| {
@@ -35,7 +50,9 @@ impl ForkMut<'_, '_> {
         if pieces.is_empty() {
             return Err(Error::invalid("a block of no blocks"));
         }
-        Ok(BlockKey::many(self.t.volume().data, pieces))
+        let key = BlockKey::many(self.t.volume().data, pieces);
+        self.keys.push(((at.0, blocks), key.clone()));
+        Ok(Some(key))
     }
 
     /// Allocates and maps a block, in one piece where that is possible. The caller fills it:

@@ -16,6 +16,7 @@ mod tree;
 
 pub use logged::MapStep;
 
+use crate::cache::BlockKey;
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
 use crate::format::btree::{Extent, MAX_FILE_BLOCK};
 use crate::format::inode::{Dinode, Format};
@@ -31,6 +32,8 @@ pub struct ForkMut<'w, 's> {
     space: &'w Arc<Space>,
     ino: Ino,
     kind: ForkKind,
+    /// Names of blocks that were asked for: as long as this view changes nothing, they stay what they are.
+    keys: Vec<((u64, u32), BlockKey)>,
 }
 
 impl std::fmt::Debug for ForkMut<'_, '_> {
@@ -42,7 +45,7 @@ impl std::fmt::Debug for ForkMut<'_, '_> {
 impl<'w, 's> ForkMut<'w, 's> {
     /// A fork of an inode, in a transaction, which locks the inode with the first use.
     pub fn new(t: &'w mut Transaction<'s>, space: &'w Arc<Space>, ino: Ino, kind: ForkKind) -> Self {
-        Self { t, space, ino, kind }
+        Self { t, space, ino, kind, keys: Vec::new() }
     }
     /// The transaction.
     pub fn t(&mut self) -> &mut Transaction<'s> {

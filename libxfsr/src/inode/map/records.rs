@@ -139,6 +139,7 @@ impl<'s> ForkMut<'_, 's> {
     /// # Errors
     /// [`Error::Invalid`] for a fork that has extents, and for a form that nothing begins with.
     pub fn set_format(&mut self, format: Format) -> Result<()> {
+        self.keys.clear();
         if self.count()? != 0 {
             return Err(Error::invalid(format!("a fork of inode {} that has extents gets another form", self.ino)));
         }
@@ -152,6 +153,7 @@ impl<'s> ForkMut<'_, 's> {
 
     /// Puts the extents into the fork, or makes them a btree where they do not fit.
     pub(super) fn set_list(&mut self, list: &[Extent]) -> Result<()> {
+        self.keys.clear();
         let count = list.len() as u64;
         let fits = count <= self.in_inode()?;
         let (ino, kind) = (self.ino, self.kind);
@@ -181,6 +183,7 @@ impl<'s> ForkMut<'_, 's> {
 
     /// Puts a record in.
     pub(super) fn put(&mut self, e: &Extent) -> Result<()> {
+        self.keys.clear();
         if e.offset.saturating_add(e.count) > MAX_FILE_BLOCK || e.count == 0 {
             return Err(Error::invalid(format!("{} blocks at file block {}", e.count, e.offset)));
         }
@@ -208,6 +211,7 @@ impl<'s> ForkMut<'_, 's> {
 
     /// Takes a record out.
     pub(super) fn take(&mut self, e: &Extent) -> Result<()> {
+        self.keys.clear();
         if !self.in_btree()? {
             return self.change_list(|list| {
                 let at = list.iter().position(|other| other == e);
@@ -223,6 +227,7 @@ impl<'s> ForkMut<'_, 's> {
 
     /// Puts a record in the place of another.
     pub(super) fn replace(&mut self, old: &Extent, new: &Extent) -> Result<()> {
+        self.keys.clear();
         if !self.in_btree()? {
             return self.change_list(|list| match list.iter_mut().find(|other| *other == old) {
                 Some(place) => {
