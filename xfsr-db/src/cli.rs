@@ -2,6 +2,7 @@
 
 use crate::out::Out;
 use crate::session::{Flow, Session};
+use crate::writing::Writing;
 use clap::{CommandFactory as _, Parser};
 use libxfsr::cli::{self, Manual, ProgressMode, Reporter};
 use libxfsr::control::{Control, Progress};
@@ -41,7 +42,7 @@ struct Arguments {
     /// Makes the new, sparse file DEVICE out of a metadump, to be looked at; there must be no such file yet.
     #[arg(long, value_name = "DUMP", conflicts_with_all = ["commands", "log", "realtime"])]
     restore: Option<PathBuf>,
-    /// Reads only: the only way this program works.
+    /// Reads only, also with -x.
     #[arg(short = 'r')]
     read_only: bool,
     /// Says that DEVICE is an image file.
@@ -53,7 +54,7 @@ struct Arguments {
     /// The realtime device.
     #[arg(short = 'R', value_name = "RTDEV")]
     realtime: Option<PathBuf>,
-    /// Would allow writing: refused, because this version does not write.
+    /// Allows commands that change the filesystem, each through its journal, which must be clean.
     #[arg(short = 'x')]
     expert: bool,
     /// Looks at a mounted filesystem only where it is mounted read-only.
@@ -103,9 +104,6 @@ pub(crate) fn main() -> ExitCode {
             Err(e) => fail(&e.to_string()),
         };
     }
-    if arguments.expert {
-        return fail("-x is refused: writing is not available yet");
-    }
     if arguments.force {
         return fail("-F is refused: without any usable superblock nothing can be found");
     }
@@ -150,6 +148,11 @@ pub(crate) fn main() -> ExitCode {
         eprintln!("xfsr-db: the primary superblock is unusable; using that of AG {}", volume.superblock_from);
     }
     let mut session = Session::new(volume, data, Out::standard(&arguments.program), arguments.progress);
+    session.writing = match (arguments.expert, arguments.read_only) {
+        (false, _) => Writing::Off,
+        (true, true) => Writing::ReadOnly,
+        (true, false) => Writing::On(devices),
+    };
     let mut failed = false;
     let mut run = |line: &[u8]| {
         let flow = session.run(line).unwrap_or_else(|e| {

@@ -11,6 +11,7 @@ mod location;
 mod out;
 mod restore;
 mod session;
+mod writing;
 
 /// The program's arguments, exit statuses and examples.
 pub fn manual() -> libxfsr::cli::Manual {

@@ -1,11 +1,12 @@
 //! A session: the volume, the current position, the stack and the ring; which command does what.
 
 use crate::commands::{
-    address, btdump, btheight, convert, files, frag, fsmap, limits, logprint, names, rdump, reserves, show, space,
-    usage,
+    address, attributes, btdump, btheight, convert, files, frag, fsmap, limits, logprint, names, rdump, reserves, show,
+    space, usage,
 };
 use crate::location::{Location, Ring};
 use crate::out::{Out, complain, say};
+use crate::writing::Writing;
 use libxfsr::cache::OnDamage;
 use libxfsr::cli::{ProgressMode, Reporter};
 use libxfsr::control::{Control, Progress};
@@ -41,6 +42,8 @@ pub(crate) struct Session {
     pub(crate) usage: Option<usage::Usage>,
     /// How the progress of long commands is told.
     progress: ProgressMode,
+    /// Whether commands may change the filesystem.
+    pub(crate) writing: Writing,
     /// Exit status of a run in which something failed.
     pub(crate) status: u8,
 }
@@ -62,6 +65,20 @@ const COMMANDS: &[Command] = &[
     (&["agfl"], "[agno]", "go to an AG's free list", Text(|s, a| address::header(s, a, 3))),
     (&["agi"], "[agno]", "go to an AG's inode header", Text(|s, a| address::header(s, a, 2))),
     (&["agresv"], "[agno...]", "blocks kept for the growth of an AG's btrees", Text(reserves::agresv)),
+    (&["attr_get"], "[-r|-s|-u|-p] name", "show an attribute of the current inode", Bytes(attributes::attr_get)),
+    (&["attr_list"], "[-r|-s|-u|-p]", "list the attributes of the current inode", Bytes(attributes::attr_list)),
+    (
+        &["attr_remove"],
+        "[-r|-s|-u] name",
+        "remove an attribute from the current inode (with -x)",
+        Bytes(attributes::attr_remove),
+    ),
+    (
+        &["attr_set"],
+        "[-r|-s|-u] [-R|-C] [-v length] name [value]",
+        "set an attribute of the current inode (with -x): -R one that is there, -C one that is not; -v to so many letters v",
+        Bytes(attributes::attr_set),
+    ),
     (&["back", "b"], "", "go back in the ring", Text(|s, _| address::step(s, false))),
     (&["blockfree"], "", "forget what blockget found out", Text(|s, _| usage::blockfree(s))),
     (
@@ -224,6 +241,7 @@ impl Session {
             sources: 0,
             usage: None,
             progress,
+            writing: Writing::Off,
             status: 1,
         }
     }

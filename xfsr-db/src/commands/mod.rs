@@ -1,6 +1,7 @@
 //! The commands.
 
 pub(crate) mod address;
+pub(crate) mod attributes;
 pub(crate) mod btdump;
 pub(crate) mod btheight;
 pub(crate) mod convert;
