@@ -28,7 +28,7 @@ fn random(mkfs: Made, seed: u64, operations: usize) {
         return;
     }
     let directory = tempfile::tempdir().expect("a directory");
-    let mut world = World::open(directory.path(), mkfs, seed, Commits::Gathered);
+    let mut world = World::open(directory.path(), mkfs, seed + xfsr_tests::knob("XFSR_SEED", 0), Commits::Gathered);
     let operations = operations * xfsr_tests::knob("XFSR_OPERATIONS", 1) as usize;
     for n in 1..=operations {
         world.operation();
@@ -92,7 +92,7 @@ fn crashed(mkfs: Made, seed: u64, commits: Commits, before: Before) {
         return;
     }
     let directory = tempfile::tempdir().expect("a directory");
-    let mut world = World::open(directory.path(), mkfs, seed, commits);
+    let mut world = World::open(directory.path(), mkfs, seed + xfsr_tests::knob("XFSR_SEED", 0), commits);
     if before != Before::InPlace {
         for _ in 0..80 {
             world.operation();
@@ -118,7 +118,7 @@ fn crashed(mkfs: Made, seed: u64, commits: Commits, before: Before) {
         }
     }
     let end = world.changing().now();
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed + xfsr_tests::knob("XFSR_SEED", 0));
     let crash = directory.path().join("crash");
     for n in 0..xfsr_tests::knob("XFSR_CRASHES", 6) {
         let time = rng.random_range(start..=end);
@@ -168,6 +168,11 @@ fn a_crash_of_gathered_commits_shows_nothing_of_others() {
 #[test]
 fn a_crash_while_files_share_blocks_loses_nothing() {
     crashed(SMALL, 30, Commits::Forced, Before::Shared);
+}
+
+#[test]
+fn a_crash_while_files_share_blocks_without_reverse_mappings_loses_nothing() {
+    crashed(REFLINK, 36, Commits::Gathered, Before::Shared);
 }
 
 #[test]

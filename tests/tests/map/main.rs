@@ -2,11 +2,18 @@
 
 mod model;
 
+use libxfsr::Error;
+use libxfsr::cache::OnDamage;
 use libxfsr::error::ForkKind;
+use libxfsr::format::inode::{Dinode, Flags2};
+use libxfsr::inode::{ForkMut, Inode};
+use libxfsr::space::Request;
+use libxfsr::units::FileBlock;
 use model::{World, kernel_map};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use xfsr_tests::changing::{self, Commits, assert_clean};
+use xfsr_tests::knob;
 use xfsr_tests::oracle::{MOUNT, Mount, require};
 
 const SMALL: &[&str] = &["-b", "size=1024", "-m", "rmapbt=1", "-d", "agcount=3"];
@@ -20,7 +27,7 @@ fn random(mkfs: &[&str], seed: u64, operations: usize, kind: ForkKind, least: u1
     }
     let directory = tempfile::tempdir().expect("a directory");
     let image = changing::kernel_made(directory.path(), 300, mkfs, model::fill);
-    let mut world = World::open(&image, Commits::Gathered, seed, kind);
+    let mut world = World::open(&image, Commits::Gathered, seed + knob("XFSR_SEED", 0), kind);
     let mut levels = 0;
     for n in 1..=operations {
         world.operation();
@@ -60,7 +67,7 @@ fn crashed(mkfs: &[&str], seed: u64, commits: Commits) {
     }
     let directory = tempfile::tempdir().expect("a directory");
     let image = changing::kernel_made(directory.path(), 300, mkfs, model::fill);
-    let mut world = World::open(&image, commits, seed, ForkKind::Data);
+    let mut world = World::open(&image, commits, seed + knob("XFSR_SEED", 0), ForkKind::Data);
     let mut states = vec![world.state()];
     let mut durable = vec![(0, 0)];
     for n in 0..150 {
@@ -72,9 +79,9 @@ fn crashed(mkfs: &[&str], seed: u64, commits: Commits) {
         }
     }
     let end = world.changing().now();
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed + knob("XFSR_SEED", 0));
     let crash = directory.path().join("crash");
-    for n in 0..xfsr_tests::knob("XFSR_CRASHES", 6) {
+    for n in 0..knob("XFSR_CRASHES", 6) {
         let time = rng.random_range(0..=end);
         world.changing().crash_to(time, n, &crash);
         let mount = Mount::new(&crash, "").expect("the kernel recovers it");
@@ -100,4 +107,43 @@ fn the_kernel_recovers_crashes_of_gathered_commits() {
 #[test]
 fn the_kernel_recovers_crashes_without_reverse_mappings() {
     crashed(PLAIN, 7, Commits::Forced);
+}
+
+/// A counter that is full is told, and becomes a large one where the filesystem has those.
+#[test]
+fn extents_are_counted_to_the_last() {
+    if require(MOUNT).is_none() {
+        return;
+    }
+    for (mkfs, large) in [(PLAIN, false), (LARGE, true)] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let image = changing::kernel_made(directory.path(), 300, mkfs, model::fill);
+        let world = World::open(&image, Commits::Gathered, 8, ForkKind::Data);
+        let (changing, ino) = (world.changing(), world.inodes()[2]);
+        let room = ForkMut::reservation(&changing.volume.geometry, ForkKind::Data, 2);
+        let mut t = changing.scope.begin(room).expect("room in the log");
+        // As if it had as many as a small counter holds; its tree has a few.
+        let core = Dinode::from_bytes_mut(t.inode_mut(ino).expect("an inode")).expect("a core");
+        let attr = core.extents(ForkKind::Attr);
+        core.flags2.set(core.flags2.get() & !Flags2::NREXT64.bits());
+        core.big_nextents.set(0);
+        core.nextents.set(i32::MAX as u32);
+        core.anextents.set(7);
+        let mut m = ForkMut::new(&mut t, &changing.space, ino, ForkKind::Data);
+        let end = FileBlock(m.end().expect("an end").0 + 10);
+        let result = m.allocate(end, &Request::data(1, 1), None, true);
+        let core = m.core().expect("a core");
+        if large {
+            result.expect("a large counter");
+            assert!(core.nrext64());
+            assert_eq!(core.extents(ForkKind::Data), i32::MAX as u64 + 1);
+            assert_eq!(core.extents(ForkKind::Attr), 7);
+        } else {
+            assert!(matches!(result, Err(Error::Invalid(_))), "{result:?}");
+        }
+        drop(t);
+        let inode = Inode::read(&changing.volume, ino, OnDamage::Fail).expect("an inode");
+        assert_eq!(inode.core.extents(ForkKind::Attr), attr);
+        world.end(&image);
+    }
 }

@@ -170,6 +170,11 @@ impl World {
         &self.changing
     }
 
+    /// The files.
+    pub(crate) fn inodes(&self) -> Vec<Ino> {
+        self.files.iter().map(|f| f.ino).collect()
+    }
+
     /// All maps as the kernel tells them, by name.
     pub(crate) fn state(&self) -> Vec<(String, KernelMap)> {
         let g = &self.changing.volume.geometry;
