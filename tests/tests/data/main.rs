@@ -120,7 +120,7 @@ fn crashed(mkfs: Made, seed: u64, commits: Commits, before: Before) {
     let end = world.changing().now();
     let mut rng = ChaCha8Rng::seed_from_u64(seed + xfsr_tests::knob("XFSR_SEED", 0));
     let crash = directory.path().join("crash");
-    for n in 0..xfsr_tests::knob("XFSR_CRASHES", 6) {
+    for n in 0..xfsr_tests::knob("XFSR_CRASHES", 4) {
         let time = rng.random_range(start..=end);
         world.changing().crash_to(time, n, &crash);
         let least = durable.iter().filter(|(t, _)| *t <= time).map(|(_, s)| *s).max().unwrap_or(0);

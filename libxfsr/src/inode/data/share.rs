@@ -214,7 +214,7 @@ impl<'a> FileMut<'a> {
         let mut bytes = vec![0; (e.count << self.log()) as usize];
         self.volume().data_target().read_at(&mut bytes, self.offset(e.start)?)?;
         let quiet = FileMut { now: None, ..*self };
-        let n = quiet.write_beside(e, e.offset << self.log(), &bytes)?;
+        let n = quiet.write_beside(e, e.offset << self.log(), &bytes, false)?;
         Ok(n as u64 >> self.log())
     }
 

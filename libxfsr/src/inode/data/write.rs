@@ -23,16 +23,19 @@ impl FileMut<'_> {
         if offset > size {
             self.zero_written(size, offset)?;
         }
-        let (mut done, mut told) = (0, true);
+        let (mut done, mut told) = (0, false);
         while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
-            match self.write_some(offset + done as u64, rest) {
-                Ok((n, stamped)) => (done, told) = (done + n, told && stamped),
+            match self.write_some(offset + done as u64, rest, true) {
+                Ok((n, stamped)) => (done, told) = (done + n, stamped),
                 Err(Error::NoSpace(_)) if done > 0 => break,
                 Err(e) => return Err(e),
             }
         }
         let end = end.min(offset + done as u64);
-        if !told || self.inode()?.size() < end {
+        if !told {
+            if end > size {
+                self.scope.sink().wrote_contents();
+            }
             let mut t = self.begin(1)?;
             self.touch(&mut t, end)?;
             t.commit()?;
@@ -57,15 +60,16 @@ impl FileMut<'_> {
                 continue;
             }
             let len = (to - at).min(ZEROES.len() as u64) as usize;
-            at += self.write_some(at, ZEROES.get(..len).unwrap_or(&ZEROES))?.0 as u64;
+            at += self.write_some(at, ZEROES.get(..len).unwrap_or(&ZEROES), false)?.0 as u64;
         }
         // Whatever makes the file reach there must not be durable before this is.
         self.scope.sink().wrote_contents();
         Ok(())
     }
 
-    /// Writes into the first blocks that are alike. Says how many bytes, and whether a transaction has stamped the inode.
-    fn write_some(&self, pos: u64, bytes: &[u8]) -> Result<(usize, bool)> {
+    /// Writes into the first blocks that are alike. Says how many bytes, and whether a transaction has stamped
+    /// the inode and made it reach them.
+    fn write_some(&self, pos: u64, bytes: &[u8], reach: bool) -> Result<(usize, bool)> {
         let log = self.log();
         let (block, last) = (pos >> log, (pos + bytes.len() as u64 - 1) >> log);
         let inode = self.inode()?;
@@ -76,14 +80,14 @@ impl FileMut<'_> {
                     return Ok((self.fill_hole(block, n, pos, bytes)?, true));
                 }
                 self.allocate_unwritten(&inode, block, n)?;
-                Ok((0, true))
+                Ok((0, false))
             }
             Piece::Mapped(e) if e.unwritten => Ok((self.fill_unwritten(&e, pos, bytes)?, true)),
             Piece::Mapped(e) => {
                 let (shared, blocks) = self.sharing(&inode, &e)?;
                 let e = Extent { count: blocks.min(e.count), ..e };
                 if shared {
-                    return Ok((self.write_beside(&e, pos, bytes)?, true));
+                    return Ok((self.write_beside(&e, pos, bytes, reach)?, true));
                 }
                 let n = self.within(&e, pos, bytes);
                 let at = self.offset(e.start)? + (pos - (block << log));
@@ -149,8 +153,8 @@ impl FileMut<'_> {
     }
 
     /// Writes to new blocks what takes the place of blocks that others have as well, in one transaction: they are nobody's until it is committed, so
-    /// nothing has to be staged.
-    pub(super) fn write_beside(&self, e: &Extent, pos: u64, bytes: &[u8]) -> Result<usize> {
+    /// nothing has to be staged. The file comes to reach what is written only if it is to.
+    pub(super) fn write_beside(&self, e: &Extent, pos: u64, bytes: &[u8], reach: bool) -> Result<usize> {
         let log = self.log();
         let most = e.count.min((AT_ONCE_BYTES >> log).max(1));
         let e = Extent { count: most.min((pos + bytes.len() as u64).div_ceil(1 << log) - e.offset), ..*e };
@@ -172,7 +176,7 @@ impl FileMut<'_> {
         let gone = fork.unmap(FileBlock(old.offset), old.count)?;
         fork.release(&gone)?;
         fork.map(&new)?;
-        self.touch(&mut t, 0)?;
+        self.touch(&mut t, if reach { pos + n as u64 } else { 0 })?;
         t.commit()?;
         Ok(n)
     }
