@@ -1,6 +1,7 @@
 //! The command line: options with suboptions, as mkfs.xfs has them.
 
 use crate::config;
+use crate::contents::Contents;
 use crate::values::{Given, Units};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum as _;
@@ -22,6 +23,8 @@ pub(crate) struct Args {
     pub(crate) rt_device: Option<PathBuf>,
     /// The realtime device is to be a regular file, made where it is missing.
     pub(crate) rt_file: bool,
+    /// What it is filled with.
+    pub(crate) contents: Option<Contents>,
     pub(crate) force: bool,
     pub(crate) quiet: bool,
     pub(crate) dry_run: bool,
@@ -79,7 +82,7 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Args> {
                         'V' => args.only = Some(version()),
                         'L' => label = Some(value()?),
                         'c' => config::read(&value()?, &mut given)?,
-                        'p' => bail!("-p is not supported: a filesystem from a prototype file cannot be made yet"),
+                        'p' => args.contents = Some(Contents::parse(&value()?)?),
                         'b' | 'd' | 'i' | 'l' | 'm' | 'n' | 'r' | 's' => given.add_list(letter, &value()?)?,
                         _ => bail!("-{letter} is not an option; --help lists them"),
                     }

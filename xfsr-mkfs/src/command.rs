@@ -55,6 +55,15 @@ fn command() -> Command {
         ))
         .arg(list('n', "naming", "SUBOPTIONS", "Directories: size=NUM,version=2|ci,ftype=1,parent[=0|1]"))
         .arg(flag('N', "dry-run", "Print the geometry, with -q too, and make nothing"))
+        .arg(
+            Arg::new("contents")
+                .short('p')
+                .value_name("[file=]PATH[,...]")
+                .help(
+                    "Fill it: from a directory (owners, modes, times, hard links, holes, extended attributes, ACLs, devices), or from a prototype file; \
+                     with slashes_are_spaces=0|1, seed=N. No root is needed. With SOURCE_DATE_EPOCH and a seed the same input makes the same bytes",
+                ),
+        )
         .arg(flag('q', "quiet", "Print nothing"))
         .arg(list('r', "realtime", "SUBOPTIONS", "Realtime section: rtdev=PATH,file[=0|1],size=NUM,extsize=NUM,noalign"))
         .arg(list('s', "sector", "size=NUM", "Sector size, 512 to 32768"))
@@ -83,6 +92,7 @@ pub fn manual() -> Manual {
     let examples = &[
         ("xfsr-mkfs -d file,size=1g disk.img", "make an image; it takes only what its metadata needs"),
         ("xfsr-mkfs -m rmapbt=1 -L data /dev/sdb1", "with reverse mappings and a label"),
+        ("xfsr-mkfs -d file,size=1g -p rootfs/ disk.img", "an image with a copy of a directory tree"),
         ("xfsr-mkfs -N --json -d agcount=8 /dev/sdb1", "show what would be made, and make nothing"),
     ];
     Manual::new(command(), exit, examples)
@@ -96,7 +106,7 @@ mod tests {
     #[test]
     fn the_definition_has_the_letters_that_are_parsed() {
         let defined: Vec<char> = command().get_arguments().filter_map(|a| a.get_short()).collect();
-        for letter in ('a'..='z').chain('A'..='Z').filter(|l| !['h', 'p', 'C'].contains(l)) {
+        for letter in ('a'..='z').chain('A'..='Z').filter(|l| !['h', 'C'].contains(l)) {
             let unknown = parse([format!("-{letter}").into(), "=".into(), "/nonexistent".into()].into_iter())
                 .is_err_and(|e| e.to_string().starts_with(&format!("-{letter} is not an option;")));
             assert_eq!(unknown, !defined.contains(&letter), "-{letter}");

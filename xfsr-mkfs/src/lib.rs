@@ -4,6 +4,7 @@
 mod args;
 mod command;
 mod config;
+mod contents;
 mod run;
 mod values;
 

@@ -2,6 +2,7 @@
 
 use crate::PROGRAM;
 use crate::args::Args;
+use crate::contents::{self, Contents};
 use anyhow::{Context, Result, bail};
 use libxfsr::Error;
 use libxfsr::cli::{Failure, ProgressMode, Reporter, interrupted, note, print, print_json, watch};
@@ -13,6 +14,8 @@ use libxfsr::target::{Access, FileTarget, Target};
 use libxfsr::text::escape;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Does what the arguments say.
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -50,7 +53,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             warn_misaligned(target, args.force)?;
         }
     }
-    let plan = plan(&args.options, &devices)?;
+    // What it is filled with is looked at before anything is written.
+    let source = args.contents.as_ref().map(Contents::source).transpose()?;
+    let seed = args.contents.as_ref().and_then(|c| c.seed);
+    let now = contents::fixed_time()?;
+    let mut options = args.options.clone();
+    options.metadata.uuid = options.metadata.uuid.or(seed.map(contents::uuid));
+    let plan = plan(&options, &devices)?;
     for warning in &plan.warnings {
         note(PROGRAM, warning);
     }
@@ -70,14 +79,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             (Some(t), None) => t,
             (None, size) => FileTarget::create(path, size.unwrap_or(0))?,
         };
-        let (log, rt) = (log.made()?, rt.made()?);
-        let targets = Targets {
-            data: &made,
-            log: log.as_ref().map(|t| t as &dyn Target),
-            rt: rt.as_ref().map(|t| t as &dyn Target),
-        };
-        let options = WriteOptions { discard: !args.no_discard, ..WriteOptions::default() };
+        let shared = |t: FileTarget| -> Arc<dyn Target> { Arc::new(t) };
+        let (made, log, rt) = (shared(made), log.made()?.map(shared), rt.made()?.map(shared));
+        let targets = Targets { data: &*made, log: log.as_deref(), rt: rt.as_deref() };
+        let mut options = WriteOptions { discard: !args.no_discard, ..WriteOptions::default() };
+        if let Some(time) = now {
+            let since = Duration::from_secs(u64::try_from(time.seconds).context("SOURCE_DATE_EPOCH is before 1970")?);
+            options.now = UNIX_EPOCH + since;
+        }
         put(&plan, &targets, &options, args.progress)?;
+        if let Some(source) = &source {
+            let targets = libxfsr::engine::Targets { data: made, log, rt };
+            contents::fill(&targets, source, seed, now, args.progress)?;
+        }
     }
     if args.quiet && !args.dry_run {
         return Ok(());

@@ -18,6 +18,7 @@ mod inodes;
 mod layout;
 mod logsize;
 mod options;
+pub mod populate;
 pub mod probe;
 mod realtime;
 mod signature;
