@@ -3,7 +3,7 @@
 //! [`Filesystem`] is shared by threads; [`Handle`]s are inodes in use, through which everything is read and changed. Each change is one chain of
 //! transactions, which a crash leaves wholly or not at all; it is durable after [`Filesystem::sync`].
 //!
-//! **Order of locks** (checked in builds for development): the gate that a freeze closes, room in the log, inodes ascending, AGIs ascending, AGFs
+//! **Order of locks** (checked in builds for development): the gate that a freeze closes, contents of files ascending, room in the log, inodes ascending, AGIs ascending, AGFs
 //! ascending, blocks of a tree from the root down, clusters. Who reads an inode locks it shared, and takes no second inode with it.
 //! Names are looked up under the directory's lock, and what they lead to is counted as used before that is let go: whoever then locks inodes in their
 //! order, and finds under the locks that names have changed, begins anew.

@@ -10,7 +10,7 @@ use crate::inode::data::FileMut;
 use crate::inode::{chunk, create, unlinked};
 use crate::space::Space;
 use crate::text::escape;
-use crate::txn::{Change, InodeLock, Reservation, Scope};
+use crate::txn::{Change, Reservation, Scope};
 use crate::units::Ino;
 use std::sync::Arc;
 
@@ -101,38 +101,37 @@ impl Core {
     /// Frees an inode without a name that nobody uses any more. One that has got a name again is left alone.
     pub(super) fn inactivate(&self, ino: Ino) -> Result<()> {
         let entered = self.enter()?;
-        let lock = self.locks.lock(ino);
         let inode = crate::inode::Inode::read(&self.volume, ino, crate::cache::OnDamage::Fail)?;
         if inode.core.is_free() || inode.core.nlink.get() > 0 {
             return Ok(());
         }
-        free_unlinked(&entered.writer.scope, &entered.writer.space, &lock)
+        free_unlinked(&entered.writer.scope, &entered.writer.space, ino)
     }
 }
 
 /// Frees an inode that is on the list of unlinked ones, with all that it holds: contents first, then attributes, at last itself. Each step leaves it
-/// on the list, so whatever a crash cuts off, recovery does to the end. No other inode is locked.
+/// on the list, so whatever a crash cuts off, recovery does to the end. The caller holds no lock.
 ///
 /// # Errors
 /// What is damaged, and I/O errors: it stays on the list.
-pub(super) fn free_unlinked(scope: &Scope, space: &Arc<Space>, lock: &InodeLock) -> Result<()> {
-    let ino = lock.ino();
+fn free_unlinked(scope: &Scope, space: &Arc<Space>, ino: Ino) -> Result<()> {
     let g = &scope.volume().geometry;
     let inode = crate::inode::Inode::read(scope.volume(), ino, crate::cache::OnDamage::Fail)?;
     if inode.core.kind() == Some(FileKind::Regular) && inode.core.extents(ForkKind::Data) > 0 {
-        FileMut::new(scope, space, lock).truncate(0)?;
+        let lock = scope.contents().lock(ino);
+        FileMut::new(scope, space, &lock).truncate(0)?;
     }
     let attributes = inode.core.format(ForkKind::Attr);
     if matches!(attributes, Some(Format::Extents | Format::Btree)) && inode.core.extents(ForkKind::Attr) > 0 {
         let mut t = scope.begin(attrs::reservation(g, crate::format::attr::MAX_VALUE))?;
-        t.adopt(lock)?;
+        t.lock_inode(ino);
         attrs::remove_all(&mut t, space, ino)?;
         t.commit()?;
     }
     let link = inode.core.is_symlink();
     let extra = if link { Space::reservation(g, 2) } else { Reservation::default() };
     let mut t = scope.begin(chunk::reservation(g).and(extra).and(Reservation { inodes: 2, ..Default::default() }))?;
-    t.adopt(lock)?;
+    t.lock_inode(ino);
     unlinked::remove(&mut t, space, ino)?;
     if link {
         create::remove_target(&mut t, space, ino)?;

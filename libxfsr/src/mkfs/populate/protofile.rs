@@ -151,12 +151,12 @@ pub(super) fn run(f: &mut Filling<'_>, path: &Path, text: &[u8], slashes_are_spa
 fn make(f: &mut Filling<'_>, words: &mut Words<'_>, dir: &Handle, name: &[u8]) -> Result<Option<Handle>> {
     let Spec { kind, new } = spec(words)?;
     let owned = |file: &Handle| -> Result<()> {
-        // A directory with set-group-id hands its group down; the prototype says whose the file is.
-        let set = SetAttr { permissions: Some(new.permissions), gid: Some(new.gid), ..SetAttr::default() };
-        if file.stat()?.gid == new.gid && file.stat()?.permissions == new.permissions {
+        // A directory with set-group-id hands that and its group down; the prototype says whose the file is, and mkfs.xfs keeps the bit.
+        let made = file.stat()?;
+        if made.gid == new.gid {
             return Ok(());
         }
-        file.set_attr(&set)
+        file.set_attr(&SetAttr { gid: Some(new.gid), ..SetAttr::default() })
     };
     let made = match kind {
         b'd' => dir.mkdir(name, &new)?,
