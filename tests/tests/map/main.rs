@@ -147,3 +147,77 @@ fn extents_are_counted_to_the_last() {
         world.end(&image);
     }
 }
+
+/// Where the border between the forks moves, the data fork takes the form that fits: what the kernel does when an attribute comes.
+#[test]
+fn forks_make_room_for_each_other() {
+    if require(MOUNT).is_none() {
+        return;
+    }
+    let fill = |root: &std::path::Path| {
+        use std::os::unix::fs::FileExt;
+        for n in [0u64, 3, 14, 15, 18, 21, 22, 60, 61] {
+            let file = std::fs::File::create(root.join(format!("file-{n}"))).expect("a file");
+            for i in 0..n {
+                file.write_all_at(&[n as u8; 1024], i * 4096).expect("written");
+            }
+            file.set_len(1 << 30).expect("a length");
+            file.sync_all().expect("on the device");
+        }
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let image = changing::kernel_made(directory.path(), 300, SMALL, fill);
+    let mut world = World::open(&image, Commits::Gathered, 9, ForkKind::Data);
+    let (mut became, mut went_back) = (0, 0);
+    for round in 0..2 {
+        for ino in world.inodes() {
+            let changing = world.changing();
+            let read = || Inode::read(&changing.volume, ino, OnDamage::Fail).expect("an inode").core;
+            let before = read();
+            let room = ForkMut::reservation(&changing.volume.geometry, ForkKind::Attr, 2);
+            let begin = || changing.scope.begin(room).expect("room in the log");
+            if before.has_attr_fork() {
+                // The kernel makes some files with an empty one.
+                let mut t = begin();
+                ForkMut::new(&mut t, &changing.space, ino, ForkKind::Attr).remove_attr_fork().expect("it is empty");
+                t.commit().expect("committed");
+            }
+            let before = read();
+            let mut t = begin();
+            let mut m = ForkMut::new(&mut t, &changing.space, ino, ForkKind::Attr);
+            let most = m.room().expect("room");
+            // The head of an empty list of attributes, and as many bytes as a few would take.
+            let bytes = if round == 0 { 100 } else { most };
+            m.add_attr_fork(bytes).expect("a fork");
+            let size = m.core().expect("a core").fork_size(ForkKind::Attr, 512);
+            assert!(size >= bytes, "{size} bytes of {bytes}");
+            t.commit().expect("committed");
+            let with = read();
+            became += usize::from(with.format != before.format);
+            assert_eq!(with.nblocks.get() > before.nblocks.get(), with.format != before.format);
+            let mut t = begin();
+            let mut m = ForkMut::new(&mut t, &changing.space, ino, ForkKind::Attr);
+            let too_long = m.set_local(&[0; 400]);
+            assert!(matches!(too_long, Err(Error::NoSpace(_))), "{too_long:?}");
+            m.remove_attr_fork().expect("it is empty");
+            t.commit().expect("committed");
+            let after = read();
+            went_back += usize::from(after.format != with.format);
+            assert_eq!((after.format, after.nblocks, after.forkoff), (before.format, before.nblocks, 0));
+        }
+        world.compare();
+    }
+    assert!(became > 3 && went_back == became, "{became} and {went_back}");
+    // Files of which every third block is mapped, with the fork that a kernel gives them.
+    for ino in world.inodes() {
+        let changing = world.changing();
+        let room = ForkMut::reservation(&changing.volume.geometry, ForkKind::Attr, 2);
+        let mut t = changing.scope.begin(room).expect("room in the log");
+        ForkMut::new(&mut t, &changing.space, ino, ForkKind::Attr).add_attr_fork(60).expect("a fork");
+        t.commit().expect("committed");
+    }
+    for _ in 0..200 {
+        world.operation();
+    }
+    world.end(&image);
+}

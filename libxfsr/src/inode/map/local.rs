@@ -197,9 +197,10 @@ impl ForkMut<'_, '_> {
             }
         }
         fork_bytes_mut(inode, ForkKind::Attr).fill(0);
-        match list {
-            Some(list) => data.set_list(&list),
-            None => Ok(()),
+        match (list, format) {
+            (Some(list), _) => data.set_list(&list),
+            (None, Some(Format::Btree)) => data.settle(),
+            (None, _) => Ok(()),
         }
     }
 }

@@ -242,7 +242,7 @@ impl<'s> ForkMut<'_, 's> {
     }
 
     /// Moves the extents of a btree back into the inode, as soon as they fit there.
-    fn settle(&mut self) -> Result<()> {
+    pub(super) fn settle(&mut self) -> Result<()> {
         let count = self.count()?;
         if count > self.in_inode()? {
             return Ok(());
