@@ -63,6 +63,15 @@ pub fn knob(name: &str, default: u64) -> u64 {
     }
 }
 
+/// How many cases a test has: the number in an environment variable, else `quick`, and with `XFSR_FULL=1` so many times as many.
+///
+/// # Panics
+/// As [`knob`].
+pub fn cases(name: &str, quick: u64, times: u64) -> u64 {
+    let full = std::env::var_os("XFSR_FULL").is_some_and(|v| v == "1");
+    knob(name, if full { quick * times } else { quick })
+}
+
 /// Copies a file, keeping its holes, and sharing its blocks where the filesystem below can.
 pub fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
     let options = ["--reflink=auto", "--sparse=always", "--"].map(OsStr::new);

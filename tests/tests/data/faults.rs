@@ -76,7 +76,7 @@ fn damaged_maps_are_told() {
     let file: Arc<dyn Target> = Arc::new(FileTarget::open(&image, Access::Read).expect("an image"));
     let mut rng = ChaCha8Rng::seed_from_u64(41);
     let (mut told, mut done) = (0, 0);
-    for n in 0..xfsr_tests::knob("XFSR_DAMAGES", 45) {
+    for n in 0..xfsr_tests::cases("XFSR_DAMAGES", 45, 20) {
         let overlay = Arc::new(Overlay::new(file.clone()).expect("memory"));
         let open = || Arc::new(Volume::from_targets(overlay.clone(), None, None, 8 << 20).expect("a filesystem"));
         let volume = open();
@@ -147,7 +147,7 @@ fn a_device_that_fails_leaves_what_recovery_finishes() {
     let image: PathBuf = kernel_made(directory.path(), 300, SMALL.0, fill);
     let mut rng = ChaCha8Rng::seed_from_u64(42);
     let mut failures = 0;
-    for n in 0..xfsr_tests::knob("XFSR_FAULTS", 16) {
+    for n in 0..xfsr_tests::cases("XFSR_FAULTS", 16, 20) {
         let mut faulty = None;
         let commits = if n % 2 == 0 { Commits::Forced } else { Commits::Gathered };
         let changing = Changing::open_with(&image, commits, |recorder| {

@@ -29,7 +29,7 @@ fn random(mkfs: Made, seed: u64, operations: usize) {
     }
     let directory = tempfile::tempdir().expect("a directory");
     let mut world = World::open(directory.path(), mkfs, seed + xfsr_tests::knob("XFSR_SEED", 0), Commits::Gathered);
-    let operations = operations * xfsr_tests::knob("XFSR_OPERATIONS", 1) as usize;
+    let operations = operations * xfsr_tests::cases("XFSR_OPERATIONS", 1, 10) as usize;
     for n in 1..=operations {
         world.operation();
         if n % 50 == 0 {
@@ -120,7 +120,7 @@ fn crashed(mkfs: Made, seed: u64, commits: Commits, before: Before) {
     let end = world.changing().now();
     let mut rng = ChaCha8Rng::seed_from_u64(seed + xfsr_tests::knob("XFSR_SEED", 0));
     let crash = directory.path().join("crash");
-    for n in 0..xfsr_tests::knob("XFSR_CRASHES", 4) {
+    for n in 0..xfsr_tests::cases("XFSR_CRASHES", 4, 20) {
         let time = rng.random_range(start..=end);
         world.changing().crash_to(time, n, &crash);
         let least = durable.iter().filter(|(t, _)| *t <= time).map(|(_, s)| *s).max().unwrap_or(0);

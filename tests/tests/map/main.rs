@@ -13,8 +13,8 @@ use model::{World, kernel_map};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use xfsr_tests::changing::{self, Commits, assert_clean};
-use xfsr_tests::knob;
 use xfsr_tests::oracle::{MOUNT, Mount, require};
+use xfsr_tests::{cases, knob};
 
 const SMALL: &[&str] = &["-b", "size=1024", "-m", "rmapbt=1", "-d", "agcount=3"];
 const PLAIN: &[&str] = &["-m", "reflink=0,finobt=0"];
@@ -29,6 +29,7 @@ fn random(mkfs: &[&str], seed: u64, operations: usize, kind: ForkKind, least: u1
     let image = changing::kernel_made(directory.path(), 300, mkfs, model::fill);
     let mut world = World::open(&image, Commits::Gathered, seed + knob("XFSR_SEED", 0), kind);
     let mut levels = 0;
+    let operations = operations * cases("XFSR_OPERATIONS", 1, 5) as usize;
     for n in 1..=operations {
         world.operation();
         if n % 100 == 0 {
@@ -81,7 +82,7 @@ fn crashed(mkfs: &[&str], seed: u64, commits: Commits) {
     let end = world.changing().now();
     let mut rng = ChaCha8Rng::seed_from_u64(seed + knob("XFSR_SEED", 0));
     let crash = directory.path().join("crash");
-    for n in 0..knob("XFSR_CRASHES", 6) {
+    for n in 0..cases("XFSR_CRASHES", 4, 20) {
         let time = rng.random_range(0..=end);
         world.changing().crash_to(time, n, &crash);
         let mount = Mount::new(&crash, "").expect("the kernel recovers it");

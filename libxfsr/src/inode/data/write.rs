@@ -109,9 +109,15 @@ impl FileMut<'_> {
         let start = self.offset(e.start)?;
         let before = pos - (e.offset << log);
         let after = (e.count << log).saturating_sub(before + bytes.len() as u64);
-        self.zeroes(start, before)?;
-        target.write_at(bytes, start + before)?;
-        self.zeroes(start + before + bytes.len() as u64, after)?;
+        if before + after > 0 && e.count << log <= ZEROES.len() as u64 {
+            // One write for a small file.
+            let whole = [ZEROES.get(..before as usize), Some(bytes), ZEROES.get(..after as usize)];
+            target.write_at(&whole.map(Option::unwrap_or_default).concat(), start)?;
+        } else {
+            self.zeroes(start, before)?;
+            target.write_at(bytes, start + before)?;
+            self.zeroes(start + before + bytes.len() as u64, after)?;
+        }
         self.scope.sink().wrote_contents();
         Ok(())
     }
