@@ -3,7 +3,7 @@
 //! The floors, from the bottom; a module uses only floors below its own:
 //! [`units`], [`error`], [`control`], [`geometry`], [`mod@format`] (no I/O); [`target`] (where bytes live); [`cache`] and [`volume`]
 //! (verified blocks); [`txn`] (atomic change), [`journal`]; [`btree`] (one engine for every tree); [`space`], [`inode`], [`realtime`], [`quota`], [`dir`], [`attr`]
-//! (one structure each); [`engine`] (so far: a dirty log replayed into an overlay), [`kernel`] (what Linux has mounted); [`mkfs`], [`dump`], [`check`](mod@check), [`spaceman`] (whole jobs).
+//! (one structure each); [`engine`] (a filesystem open in this process, and recovery), [`kernel`] (what Linux has mounted); [`mkfs`], [`dump`], [`check`](mod@check), [`spaceman`] (whole jobs).
 //!
 //! ```
 //! use libxfsr::cache::OnDamage;
