@@ -136,7 +136,7 @@ fn damaged_trees_give_errors_and_leave_no_trace() {
         if corpus::obtain(name).is_none() {
             return;
         }
-        let below: Arc<dyn Target> = Arc::new(FileTarget::open(&corpus::image(name), Access::Read).expect("an image"));
+        let below: Arc<dyn Target> = Arc::new(FileTarget::open(corpus::image(name), Access::Read).expect("an image"));
         let mut rng = ChaCha8Rng::seed_from_u64(43);
         let (mut errors, mut fine) = (0, 0);
         for n in 0..120 {
