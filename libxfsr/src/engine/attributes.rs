@@ -135,6 +135,7 @@ impl Handle {
     /// hold or this kind of file cannot have; [`Error::ReadOnly`]; what is damaged.
     pub fn set_attr(&self, set: &SetAttr) -> Result<()> {
         let entered = self.core.enter()?;
+        self.core.prepare_quota_of_changed(self.ino, set)?;
         let mut t = entered.begin_with(Reservation { inodes: 1, ..Reservation::default() }, &mut [self.ino])?;
         self.changeable(&mut t, set.flags.is_some())?;
         apply(core_mut(&mut t, self.ino)?, set)?;

@@ -1,12 +1,13 @@
 //! Opening and closing, what is durable when, and the filesystem as a whole.
 
 use super::handle::{Handle, Users};
+use super::quota;
 use super::recover::{self, Recovered, Targets, recover, replayed_view};
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::format::superblock::Superblock;
 use crate::geometry::Geometry;
 use crate::journal::{self, Journal, LogState, log_state};
+use crate::quota::Quota;
 use crate::space::Space;
 use crate::target::{Access, FileTarget, Target};
 use crate::txn::{DirtySink, InodeLocks, Reservation, Scope, Transaction};
@@ -60,11 +61,13 @@ pub struct Options {
     pub now: Option<Time>,
     /// From what the generation numbers of new inodes are made: the same changes with the same seed make the same bytes. None for a random one.
     pub seed: Option<u64>,
+    /// Limits of quota bind who works with it, where the superblock says that they are enforced. Else usage is counted only, as for root under Linux.
+    pub enforce_quota: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache: 64 << 20, journal: journal::Options::default(), now: None, seed: None }
+        Self { cache: 64 << 20, journal: journal::Options::default(), now: None, seed: None, enforce_quota: false }
     }
 }
 
@@ -74,6 +77,8 @@ pub(super) struct Writer {
     pub(super) space: Arc<Space>,
     /// None where nothing is logged: an image that is being made.
     journal: Option<Arc<Journal>>,
+    /// None where nothing is counted.
+    quota: Option<Arc<Quota>>,
 }
 
 /// What a filesystem and its handles share.
@@ -107,6 +112,10 @@ impl<'c> Entered<'c> {
 impl Core {
     pub(super) fn geometry(&self) -> &Geometry {
         &self.volume.geometry
+    }
+    /// Quota, and the transactions in which room for its records is made.
+    pub(super) fn quota(&self) -> Option<(&Scope, &Arc<Quota>)> {
+        self.writer.as_ref().and_then(|w| Some((&w.scope, w.quota.as_ref()?)))
     }
     /// Waits while the filesystem is frozen.
     pub(super) fn enter(&self) -> Result<Entered<'_>> {
@@ -174,8 +183,8 @@ impl Filesystem {
         let journal = Journal::open(volume.clone(), &options.journal)?;
         let space = Space::open(&volume)?;
         let scope = Scope::new(volume.clone(), journal.clone());
-        let fs = Self::assemble(volume, Some(Writer { scope, space, journal: Some(journal) }), options);
-        fs.forget_quota_usage()?;
+        let quota = quota::keep_up(&volume, &scope, &space, options.enforce_quota)?;
+        let fs = Self::assemble(volume, Some(Writer { scope, space, journal: Some(journal), quota }), options);
         Ok((fs, recovered))
     }
 
@@ -194,7 +203,8 @@ impl Filesystem {
         };
         let space = Space::open(&volume)?;
         let scope = Scope::new(volume.clone(), Arc::new(DirtySink { lsn }));
-        Ok(Self::assemble(volume, Some(Writer { scope, space, journal: None }), options))
+        let quota = quota::keep_up(&volume, &scope, &space, options.enforce_quota)?;
+        Ok(Self::assemble(volume, Some(Writer { scope, space, journal: None, quota }), options))
     }
 
     /// Opens devices or image files for reading. A dirty log is replayed in memory; the devices are untouched, and may be in use.
@@ -235,21 +245,6 @@ impl Filesystem {
                 frozen: Mutex::default(),
             }),
         }
-    }
-
-    /// What quota records count is not kept up here: who enforces quota next counts anew.
-    fn forget_quota_usage(&self) -> Result<()> {
-        /// `sb_qflags`: what of users, groups and projects is counted right.
-        const CHECKED: u16 = 0x0002 | 0x0040 | 0x0200;
-        let entered = self.core.enter()?;
-        if self.core.volume.superblock.qflags.get() & CHECKED == 0 {
-            return Ok(());
-        }
-        let mut t = entered.begin(Reservation { sectors: 1, ..Reservation::default() })?;
-        let sb: &mut Superblock = t.superblock_mut()?;
-        sb.qflags.set(sb.qflags.get() & !CHECKED);
-        let at = t.commit()?;
-        entered.writer.scope.sink().force(at)
     }
 
     /// The filesystem's numbers.

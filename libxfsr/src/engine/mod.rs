@@ -15,6 +15,7 @@ mod filesystem;
 mod handle;
 mod names;
 mod path;
+mod quota;
 mod reading;
 pub mod recover;
 mod remove;

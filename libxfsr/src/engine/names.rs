@@ -90,6 +90,7 @@ impl Handle {
     fn make(&self, name: &[u8], kind: FileKind, new: &New, device: (u32, u32), target: &[u8]) -> Result<Handle> {
         check_name(name)?;
         let entered = self.core.enter()?;
+        self.core.prepare_quota_of_new(self.ino, new)?;
         let g = self.core.geometry();
         let mut reservation = new_reservation(g);
         if kind == FileKind::Symlink {
@@ -189,6 +190,7 @@ impl Handle {
     /// An inode without a name.
     pub(super) fn unnamed(&self, kind: FileKind, new: &New) -> Result<Handle> {
         let entered = self.core.enter()?;
+        self.core.prepare_quota_of_new(self.ino, new)?;
         let mut t = entered.begin_with(new_reservation(self.core.geometry()), &mut [self.ino])?;
         directory(&mut t, self.ino, false)?;
         let space = &entered.writer.space;

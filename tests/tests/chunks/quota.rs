@@ -1,7 +1,11 @@
 //! Usage of users, groups and projects is kept up by whatever changes inodes; the guest kernel, which enforces quota, counts the same.
 
 use crate::used;
+use libxfsr::attr::change::How;
 use libxfsr::cache::OnDamage;
+use libxfsr::check::{self, Verdict};
+use libxfsr::control::Control;
+use libxfsr::engine::{Filesystem, New, Options, SetAttr, Targets};
 use libxfsr::error::{Error, ForkKind};
 use libxfsr::format::features::QuotaFlags;
 use libxfsr::format::inode::Dinode;
@@ -11,7 +15,7 @@ use libxfsr::inode::create::{self, NewInode};
 use libxfsr::inode::{ForkMut, Inode, chunk, file, unlinked};
 use libxfsr::quota::{Kind, Owners, Quota};
 use libxfsr::space::{Request, Space};
-use libxfsr::target::{Access, FileTarget, Target};
+use libxfsr::target::{Access, FileTarget, Recorder, Target};
 use libxfsr::txn::Reservation;
 use libxfsr::units::{FileBlock, Ino};
 use libxfsr::volume::Volume;
@@ -20,7 +24,7 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use xfsr_tests::changing::{Changing, Commits, assert_clean};
+use xfsr_tests::changing::{Changing, Commits, assert_clean, save};
 use xfsr_tests::corpus;
 use xfsr_tests::oracle::{Guest, GuestJob};
 use zerocopy::FromBytes;
@@ -258,4 +262,87 @@ fn limits_are_enforced() {
     }
     o.world.finish();
     assert_clean("limits", &image);
+}
+
+/// Whatever is done through the library's own interface is charged to whom it belongs, and after a crash at any write as well.
+#[test]
+fn operations_on_files_are_charged() {
+    if corpus::obtain("quota").is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let image = corpus::copy("quota", directory.path()).data;
+    let below: Arc<dyn Target> = Arc::new(FileTarget::open(&image, Access::Read).expect("an image"));
+    let recorder = Arc::new(Recorder::new(below).expect("memory"));
+    let targets = |data: Arc<dyn Target>| Targets { data, log: None, rt: None };
+    let options = Options { enforce_quota: true, ..Options::default() };
+    let open = |data| Filesystem::from_targets(&targets(data), &options, &Control::none()).expect("a filesystem").0;
+    let fs = open(recorder.clone() as Arc<dyn Target>);
+    let root = fs.root();
+    let mut rng = ChaCha8Rng::seed_from_u64(61);
+    let (mut names, mut refused): (BTreeSet<u32>, u32) = (BTreeSet::new(), 0);
+    for n in 0..260u32 {
+        let some = names.iter().nth(rng.random_range(0..names.len().max(1))).copied();
+        let name = |n: u32| format!("quota-{n}").into_bytes();
+        let new =
+            New { permissions: 0o644, uid: [5, 1001, 2_000_000][n as usize % 3], gid: rng.random_range(499..503) };
+        let done = match (rng.random_range(0..10), some) {
+            (0..3, _) | (_, None) => root.create(&name(n), &new).map(|_| names.insert(n)).map(|_| ()),
+            (3, _) => {
+                let target = vec![b'x'; rng.random_range(5..900)];
+                root.symlink(&name(n), &target, &new).map(|_| names.insert(n)).map(|_| ())
+            }
+            (4..6, Some(s)) => {
+                let file = root.lookup(&name(s)).expect("a file");
+                let bytes = vec![7; rng.random_range(1..60_000)];
+                file.write_at(&bytes, rng.random_range(0..100_000)).map(|_| ())
+            }
+            (6, Some(s)) => {
+                let file = root.lookup(&name(s)).expect("a file");
+                file.truncate(rng.random_range(0..50_000))
+            }
+            (7, Some(s)) => {
+                let file = root.lookup(&name(s)).expect("a file");
+                let uid = rng.random_bool(0.5).then(|| rng.random_range(5..9));
+                let project = rng.random_bool(0.5).then(|| rng.random_range(0..3_000));
+                file.set_attr(&SetAttr { uid, project, ..SetAttr::default() })
+            }
+            (8, Some(s)) => {
+                let file = root.lookup(&name(s)).expect("a file");
+                file.set_xattr(b"user.x", &vec![3; rng.random_range(1..9_000)], How::Upsert)
+            }
+            (_, Some(s)) => root.unlink(&name(s)).map(|()| names.remove(&s)).map(|_| ()),
+        };
+        match done {
+            Ok(()) | Err(Error::Invalid(_) | Error::IsDirectory(_) | Error::NotPermitted(_)) => {}
+            Err(Error::QuotaExceeded(_)) => refused += 1,
+            Err(e) => panic!("{n}: {e}"),
+        }
+        if n % 30 == 11 {
+            fs.sync().expect("durable");
+        }
+    }
+    drop(root);
+    fs.close().expect("closed");
+    let finish = recorder.events().last().map_or(0, |e| e.time + 1);
+    println!("{} files, {refused} refused by quota, {finish} events", names.len());
+    let judge = |volume: &Volume, what: &str| {
+        let flags = QuotaFlags::from_bits_retain(volume.superblock.qflags.get());
+        assert!(flags.contains(QuotaFlags::UQUOTA_CHKD | QuotaFlags::GQUOTA_CHKD | QuotaFlags::PQUOTA_CHKD), "{what}");
+        same(volume, what);
+    };
+    for n in 0..12 {
+        let time = rng.random_range(0..=finish);
+        let crashed = recorder.crash(time, &mut |_| n % 3 != 0 && (n % 3 == 1 || rng.random_bool(0.5)));
+        let crashed: Arc<dyn Target> = Arc::new(crashed.expect("memory"));
+        open(crashed.clone()).close().expect("closed");
+        let volume = Volume::from_targets(crashed, None, None, 16 << 20).expect("a filesystem");
+        judge(&volume, &format!("crash {n} at {time}"));
+        let outcome = check::check(&volume, &Control::none()).expect("a check");
+        assert!(outcome.verdict() == Verdict::Clean, "crash {n} at {time}: {:?}", outcome.findings.first());
+    }
+    save(&recorder.crash(finish, &mut |_| true).expect("memory"), &image);
+    let target = Arc::new(FileTarget::open(&image, Access::Read).expect("an image"));
+    judge(&Volume::from_targets(target, None, None, 16 << 20).expect("a filesystem"), "at the end");
+    assert_clean("used through the library", &image);
 }
