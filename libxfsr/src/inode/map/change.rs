@@ -3,7 +3,7 @@
 use super::ForkMut;
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
 use crate::format::btree::{Extent, MAX_EXTENT};
-use crate::format::inode::Format;
+use crate::format::inode::{Format, fork_bytes};
 use crate::format::log::items::{RefcountOp, RmapOp};
 use crate::space::{CountChange, CountChanges, FreeExtents, MapChanges, Mapping, Place, Request, RmapOwner};
 use crate::units::{FileBlock, FsBlock};
@@ -227,15 +227,14 @@ impl ForkMut<'_, '_> {
         self.defer_mappings(CONVERT, &changed)
     }
 
-    /// Blocks that the map may take when one extent is put in.
+    /// Blocks that the map may take when one extent is put in, or one split.
     fn blocks_to_map(&mut self) -> Result<u32> {
-        Ok(match self.format()? {
-            Format::Btree => {
-                let levels = self.t.geometry().max_levels;
-                u32::from(if self.kind == ForkKind::Data { levels.bmap_data } else { levels.bmap_attr })
-            }
-            _ => 1,
-        })
+        let (ino, kind) = (self.ino, self.kind);
+        if self.format()? == Format::Btree {
+            let level = fork_bytes(self.t.inode(ino)?, kind).first_chunk::<2>().map_or(0, |b| u16::from_be_bytes(*b));
+            return Ok(u32::from(level) + 1);
+        }
+        Ok(u32::from(self.core()?.extents(kind) + 2 > self.in_inode()?))
     }
 
     /// Allocates blocks and maps them into the hole that begins at a block: no more than fit there. Near `near`, or where it is best.

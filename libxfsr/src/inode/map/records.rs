@@ -30,7 +30,7 @@ impl<'s> ForkMut<'_, 's> {
     }
 
     /// Extents that fit into the fork itself.
-    fn in_inode(&mut self) -> Result<u64> {
+    pub(super) fn in_inode(&mut self) -> Result<u64> {
         let (ino, kind) = (self.ino, self.kind);
         Ok((fork_bytes(self.t.inode(ino)?, kind).len() / RECORD) as u64)
     }
