@@ -32,7 +32,7 @@ pub(crate) fn manual() -> Manual {
     Manual::new(Arguments::command().mut_arg("commands", |a| a.long_help(long)), exit, examples)
 }
 
-/// Looks inside an XFS filesystem, mountable or not, and gets files out of it. It writes to no filesystem.
+/// Looks inside an XFS filesystem, mountable or not, and gets files out of it. It writes only with -x.
 #[derive(Debug, Parser)]
 #[command(name = "xfsr-db", version, disable_version_flag = true)]
 struct Arguments {
@@ -54,7 +54,7 @@ struct Arguments {
     /// The realtime device.
     #[arg(short = 'R', value_name = "RTDEV")]
     realtime: Option<PathBuf>,
-    /// Allows commands that change the filesystem, each through its journal, which must be clean.
+    /// Allows commands that write: of files through the journal, which must be clean; of fields at once and past it. Each has the device for itself.
     #[arg(short = 'x')]
     expert: bool,
     /// Looks at a mounted filesystem only where it is mounted read-only.

@@ -25,12 +25,69 @@ pub(crate) enum Link {
     Attr(FileBlock),
 }
 
+/// What the bits of a field are, to be written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Form {
+    /// A big-endian number.
+    Number,
+    /// Bytes.
+    Chars,
+    /// A UUID.
+    Uuid,
+    /// A time that counts nanoseconds: its seconds, or what is left of one.
+    BigTime { seconds: bool },
+}
+
+/// Where a field stands in its structure, in bits from the first, the highest of each byte first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Span {
+    pub(crate) bit: usize,
+    pub(crate) bits: usize,
+    pub(crate) form: Form,
+}
+
 /// One number or string, ready to be shown.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scalar {
     pub(crate) text: String,
     pub(crate) link: Link,
     pub(crate) null: bool,
+    /// Where it stands; none where it is computed.
+    pub(crate) span: Option<Span>,
+}
+
+impl Scalar {
+    /// A number of `n` bytes at `at`.
+    pub(crate) fn at(self, at: usize, n: usize) -> Self {
+        self.of_bits(at * 8, n * 8)
+    }
+    /// A number of so many bits.
+    pub(crate) fn of_bits(self, bit: usize, bits: usize) -> Self {
+        self.spanning(bit, bits, Form::Number)
+    }
+    pub(crate) fn spanning(self, bit: usize, bits: usize, form: Form) -> Self {
+        Self { span: Some(Span { bit, bits, form }), ..self }
+    }
+    /// Bytes that are a part of a structure.
+    pub(crate) fn chars_in(self, whole: &[u8], part: &[u8]) -> Self {
+        match place(whole, part) {
+            Some(at) => self.spanning(at * 8, part.len() * 8, Form::Chars),
+            None => self,
+        }
+    }
+    /// As a part of a structure in which it stands so many bytes further behind.
+    pub(crate) fn moved(mut self, bytes: usize) -> Self {
+        if let Some(s) = &mut self.span {
+            s.bit += bytes * 8;
+        }
+        self
+    }
+}
+
+/// Where a slice begins in another that it was taken from.
+pub(crate) fn place(whole: &[u8], part: &[u8]) -> Option<usize> {
+    let at = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
+    (at + part.len() <= whole.len()).then_some(at)
 }
 
 /// What stands at a path.
@@ -112,7 +169,11 @@ pub(crate) fn plain(text: String) -> Scalar {
 
 /// A number that leads somewhere; `null` for all ones of `n` bytes.
 pub(crate) fn link(v: u64, n: usize, link: Link) -> Scalar {
-    if v == ones(n) { Scalar { text: "null".into(), link: Link::None, null: true } } else { Scalar { link, ..dec(v) } }
+    if v == ones(n) {
+        Scalar { text: "null".into(), null: true, ..Scalar::default() }
+    } else {
+        Scalar { link, ..dec(v) }
+    }
 }
 
 /// Characters between quotes; what is no printable ASCII stands escaped, so that it cannot steer a terminal.
@@ -160,8 +221,25 @@ pub(crate) fn crc(bytes: &[u8], at: usize) -> Scalar {
 }
 
 impl Show {
+    /// Bits of a field at `at`, and what they are.
+    fn span(self, at: usize) -> Span {
+        let (bytes, form) = match self {
+            Self::Dec(n) | Self::Hex(n) | Self::Oct(n) => (n, Form::Number),
+            Self::Uuid => (16, Form::Uuid),
+            Self::Chars(n) => (n, Form::Chars),
+            Self::Crc | Self::AgBlock(_) | Self::AgIno => (4, Form::Number),
+            Self::Ino | Self::FsBlock(_) => (8, Form::Number),
+            Self::Format => (1, Form::Number),
+            Self::Bits(n, shift, width) => {
+                let bit = (at + n) * 8 - (shift + width) as usize;
+                return Span { bit, bits: width as usize, form: Form::Number };
+            }
+        };
+        Span { bit: at * 8, bits: bytes * 8, form }
+    }
+
     fn scalar(self, bytes: &[u8], at: usize) -> Option<Scalar> {
-        Some(match self {
+        let shown = match self {
             Self::Dec(n) => dec(number(bytes, at, n)?),
             Self::Hex(n) => hex(number(bytes, at, n)?),
             Self::Oct(n) => plain(match number(bytes, at, n)? {
@@ -199,7 +277,8 @@ impl Show {
                     None => dec(v),
                 }
             }
-        })
+        };
+        Some(Scalar { span: Some(self.span(at)), ..shown })
     }
 }
 
@@ -231,6 +310,16 @@ impl Lines {
         if !rows.is_empty() {
             self.0.push(Line { path: path.into(), leaf: Leaf::Table { first, columns, rows } });
         }
+    }
+    /// Says that the lines from there on were made of a part of the structure which begins so many bytes behind its start.
+    pub(crate) fn move_from(&mut self, line: usize, bytes: usize) {
+        let cells = self.0.iter_mut().skip(line).flat_map(|l| match &mut l.leaf {
+            Leaf::One(s) => std::slice::from_mut(s).iter_mut().collect(),
+            Leaf::List { items, .. } => items.iter_mut().collect(),
+            Leaf::Table { rows, .. } => rows.iter_mut().flatten().collect(),
+            Leaf::Empty => Vec::new(),
+        });
+        cells.for_each(|s| *s = std::mem::take(s).moved(bytes));
     }
     /// A part that holds nothing.
     pub(crate) fn empty(&mut self, path: &str) {

@@ -1,6 +1,7 @@
 //! Looks inside an XFS filesystem.
 #![forbid(unsafe_code)]
 
+mod bits;
 #[cfg(test)]
 mod blows;
 mod cli;

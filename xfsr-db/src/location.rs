@@ -107,12 +107,18 @@ pub(crate) struct Location {
     pub(crate) ino: Option<Ino>,
     /// The last directory that was the current inode.
     pub(crate) dir: Option<Ino>,
+    /// Where the buffer lies, if not in one piece.
+    pub(crate) scattered: Vec<(Daddr, u32)>,
 }
 
 impl Location {
     /// Byte address on the device.
     pub(crate) fn byte(&self) -> u64 {
         self.daddr.bytes() + self.offset
+    }
+    /// Where the buffer lies.
+    pub(crate) fn pieces(&self) -> Vec<(Daddr, u32)> {
+        if self.scattered.is_empty() { vec![(self.daddr, self.sectors)] } else { self.scattered.clone() }
     }
 }
 

@@ -1,8 +1,8 @@
 //! A session: the volume, the current position, the stack and the ring; which command does what.
 
 use crate::commands::{
-    address, attributes, btdump, btheight, convert, files, frag, fsmap, limits, logprint, names, rdump, reserves, show,
-    space, usage,
+    address, attributes, btdump, btheight, convert, edit, files, frag, fsmap, limits, logprint, names, rdump, reserves,
+    show, space, usage,
 };
 use crate::location::{Location, Ring};
 use crate::out::{Out, complain, say};
@@ -87,6 +87,12 @@ const COMMANDS: &[Command] = &[
         "find out who owns which block",
         Text(usage::blockget),
     ),
+    (
+        &["blocktrash"],
+        "-z [-o [+]offset] [-n count] [-x min] [-y max] [-s seed] [-0|-1|-2|-3]",
+        "change random bits at the current position (-x only)",
+        Text(edit::blocktrash),
+    ),
     (&["blockuse"], "[-n] [-c count]", "show what the current blocks are used for", Text(usage::blockuse)),
     (&["bmap"], "[-ad]", "show the current inode's extents", Text(files::bmap)),
     (
@@ -103,7 +109,12 @@ const COMMANDS: &[Command] = &[
     ),
     (&["cat"], "[path...]", "write the contents of files to standard output", Bytes(files::cat)),
     (&["convert"], "type number [type number...] type", "convert between kinds of addresses", Text(convert::convert)),
-    (&["crc"], "[-v]", "verify the current structure's checksum", Text(show::crc)),
+    (
+        &["crc"],
+        "[-i|-r|-v]",
+        "verify the current structure's checksum; -r makes it right, -i wrong (-x only)",
+        Text(show::crc),
+    ),
     (&["daddr"], "[d]", "go to a disk address", Text(address::daddr)),
     (&["dblock"], "filoff", "go to a block of the inode's data fork", Text(address::dblock)),
     (&["dquot"], "[-g|-p|-u] id", "go to a quota record", Text(address::dquot)),
@@ -118,11 +129,17 @@ const COMMANDS: &[Command] = &[
     ),
     (&["fsblock", "fsb"], "[fsb]", "go to a filesystem block", Text(address::fsblock)),
     (&["fsmap"], "[start_fsb] [end_fsb]", "owners of blocks by the reverse mapping btree", Text(fsmap::fsmap)),
+    (
+        &["fuzz"],
+        "[-c|-d] field zeroes|ones|firstbit|middlebit|lastbit|add|sub|random",
+        "change a field at random or not (-x only)",
+        Text(edit::fuzz),
+    ),
     (&["hash"], "name", "the hash by which a name is found", Bytes(convert::hash)),
     (&["help", "?"], "[command]", "this list", Text(help)),
     (&["info"], "", "the geometry, as mkfs.xfs prints it", Text(show::info)),
     (&["inode"], "[number]", "go to an inode", Text(address::inode)),
-    (&["label"], "[label]", "the label; setting it is not available", Text(show::label)),
+    (&["label"], "[label]", "the label, or set it, -- to nothing (-x only)", Text(show::label)),
     (
         &["logprint"],
         "[-dej] [-s block] | -t[beijoq]",
@@ -156,8 +173,14 @@ const COMMANDS: &[Command] = &[
         Text(limits::timelimit),
     ),
     (&["type"], "[type]", "show or set how the bytes are understood", Text(address::kind)),
-    (&["uuid"], "[uuid]", "the UUID; setting it is not available", Text(show::uuid)),
+    (&["uuid"], "[uuid|generate|restore|rewrite|nil]", "the UUID, or set it (-x only)", Text(show::uuid)),
     (&["version"], "[feature...]", "names of the features; setting one is not available", Text(show::version)),
+    (
+        &["write"],
+        "[-c|-d] field value",
+        "write a field, data or text (-x only); -d whatever it breaks, -c with the old checksum too",
+        Text(edit::write),
+    ),
 ];
 
 /// How words are written and shown.

@@ -165,8 +165,8 @@ fn sizes_of_btrees_are_those_of_xfs_db() {
         ("btheight -w absmax 16:8:4:short", "own"),
         ("agresv 9", "0 to 3"),
         ("fsmap", "no reverse mappings"),
-        ("uuid generate", "not available"),
-        ("label x", "not available"),
+        ("uuid generate", "-x"),
+        ("label x", "-x"),
         ("blockfree", "blockget"),
     ] {
         let run = ours(&devices, &[bad]);
@@ -365,7 +365,7 @@ fn the_ring_and_the_stack_lead_back() {
         (&["fsblock 999999999"], "bad fsblock"),
         (&["path /not/there"], "not found"),
         (&["cat /dirs"], "no regular file"),
-        (&["crc -i"], "not available"),
+        (&["crc -i"], "-x"),
         (&["ls 'open"], "quote"),
         (&["version quota"], "not available"),
         (&["rdump"], "directory"),

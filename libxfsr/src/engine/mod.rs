@@ -13,6 +13,7 @@ mod change;
 mod data;
 mod filesystem;
 mod handle;
+pub mod identity;
 mod names;
 mod path;
 mod quota;

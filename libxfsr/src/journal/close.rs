@@ -1,8 +1,9 @@
 //! The record that makes a log clean, and what must be done before it can be written.
 
-use super::head::{IN_FLIGHT_BLOCKS, Log};
-use super::records::End;
+use super::head::{IN_FLIGHT_BLOCKS, Log, LogState, log_state};
+use super::records::{End, clean_end};
 use super::write::cut::{Data, Place, Shape, record};
+use crate::control::Control;
 use crate::error::{Corruption, Error, Result, Rule};
 use crate::format::log::{CLIENT_LOG, LOG_BLOCK, OpFlags, OpHeader, UNMOUNT_TYPE, Unmount};
 use crate::geometry::Geometry;
@@ -76,6 +77,25 @@ pub fn close(volume: &Volume, end: &End) -> Result<()> {
         return Err(c.expected(format_args!("room for {} bytes at block {}", record.len(), end.head.block())).into());
     }
     log.clear_ahead(end.head, 1)?;
+    log.target.flush()?;
+    log.write_around(u64::from(end.head.block()), &record)?;
+    log.target.flush()
+}
+
+/// Writes another unmount record, behind the last, that names a filesystem of that UUID: all that is looked at of a clean log. All zero is
+/// none, which every filesystem takes for its own.
+///
+/// # Errors
+/// [`Error::Invalid`] where the log is not clean; as [`close`].
+pub fn restamp(volume: &Volume, uuid: [u8; 16], control: &Control<'_>) -> Result<()> {
+    if !matches!(log_state(volume, control)?, LogState::Clean { .. }) {
+        return Err(Error::invalid("the log holds changes that must be replayed first"));
+    }
+    let log = Log::open(volume)?.ok_or(Error::MissingDevice { device: Device::Log })?;
+    let (end, kept) = clean_end(&log, control)?;
+    let g = Geometry { uuid, ..volume.geometry.clone() };
+    let record = unmount_record(&g, end.head, Some(end.newest.block()))?;
+    log.clear_ahead(end.head, kept)?;
     log.target.flush()?;
     log.write_around(u64::from(end.head.block()), &record)?;
     log.target.flush()

@@ -10,8 +10,8 @@ pub mod reservation;
 mod transactions;
 mod write;
 
-pub use close::close;
 pub(crate) use close::unmount_record;
+pub use close::{close, restamp};
 pub use head::{LogState, log_state, verify_cycles};
 pub use records::{End, Record, records, whole_records};
 pub use replay::{Done, PendingIntent, Replayed, replay, replay_if};

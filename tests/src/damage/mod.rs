@@ -100,6 +100,18 @@ impl Patch {
         self.runs.iter().try_for_each(|(at, old, _)| Ok(file.write_all_at(old, *at)?))
     }
 
+    /// Whether a file holds what it would put there.
+    pub fn is_applied(&self, file: &File) -> Result<bool> {
+        for (at, _, new) in &self.runs {
+            let mut found = vec![0; new.len()];
+            file.read_exact_at(&mut found, *at)?;
+            if found != *new {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// What differs between two images of the same length within these ranges of bytes.
     fn difference(before: &File, after: &File, ranges: &[(u64, u64)]) -> Result<Patch> {
         const PIECE: usize = 1 << 20;

@@ -26,7 +26,7 @@ pub(crate) fn current_ag(s: &Session) -> AgNumber {
 fn read(s: &Session, kind: Type, daddr: Daddr, sectors: u32) -> Result<Location, String> {
     let mut bytes = vec![0; sectors as usize * 512];
     s.volume.data_target().read_at(&mut bytes, daddr.bytes()).map_err(text)?;
-    Ok(Location { kind, daddr, sectors, offset: 0, bytes, ino: None, dir: None })
+    Ok(Location { kind, daddr, sectors, offset: 0, bytes, ino: None, dir: None, scattered: Vec::new() })
 }
 
 pub(crate) fn header(s: &mut Session, a: &[String], n: u32) -> Outcome {
@@ -63,6 +63,7 @@ pub(crate) fn at_inode(s: &Session, ino: Ino) -> Result<Location, String> {
         dir: inode.core.is_dir().then_some(ino),
         bytes: inode.bytes,
         ino: Some(ino),
+        scattered: Vec::new(),
     })
 }
 
@@ -172,6 +173,7 @@ pub(crate) fn at_file_block(s: &Session, at: FileBlock, kind: ForkKind) -> Resul
         bytes: Vec::new(),
         ino: Some(inode.ino),
         dir: inode.core.is_dir().then_some(inode.ino),
+        scattered: if pieces.len() > 1 { pieces.clone() } else { Vec::new() },
     };
     for (daddr, sectors) in pieces {
         let mut part = vec![0; sectors as usize * 512];

@@ -5,6 +5,7 @@ pub(crate) mod attributes;
 pub(crate) mod btdump;
 pub(crate) mod btheight;
 pub(crate) mod convert;
+pub(crate) mod edit;
 pub(crate) mod files;
 pub(crate) mod frag;
 pub(crate) mod fsmap;

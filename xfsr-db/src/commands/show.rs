@@ -1,5 +1,6 @@
 //! Showing what stands at the current position, and the filesystem's geometry.
 
+use super::edit;
 use crate::field::{self, select};
 use crate::fields;
 use crate::location::Type;
@@ -59,13 +60,22 @@ fn dump(out: &mut String, bytes: &[u8], characters: bool) {
 pub(crate) fn crc(s: &mut Session, a: &[String]) -> Outcome {
     match a.first().map(String::as_str) {
         None | Some("-v") => {}
-        Some("-i" | "-r") => return Err("writing is not available yet".into()),
+        Some("-r") => return edit::crc(s, true),
+        Some("-i") => return edit::crc(s, false),
         Some(o) => return Err(format!("bad option for crc: {}", libxfsr::text::escape(o.as_bytes()))),
     }
     let here = s.here()?;
+    if here.kind.crc_offset(&here.bytes).is_some() {
+        say!(s, "Verifying CRC:");
+    }
+    checksum(s)
+}
+
+/// The current structure's checksum.
+pub(crate) fn checksum(s: &Session) -> Outcome {
+    let here = s.here()?;
     let at = here.kind.crc_offset(&here.bytes);
     let at = at.ok_or_else(|| format!("current type ({}) is not a structure", here.kind.name()))?;
-    say!(s, "Verifying CRC:");
     let lines = fields::lines(&s.volume, here.kind, &here.bytes);
     let path = lines.and_then(|l| l.0.into_iter().map(|l| l.path).find(|p| p.ends_with("crc")));
     say!(s, "{} = {}", path.as_deref().unwrap_or("crc"), field::crc(here.kind.part(&here.bytes), at).text);
@@ -129,8 +139,8 @@ pub(crate) fn info(s: &mut Session, _: &[String]) -> Outcome {
 
 /// `uuid`.
 pub(crate) fn uuid(s: &mut Session, a: &[String]) -> Outcome {
-    if !a.is_empty() {
-        return Err("changing the UUID is not available yet".into());
+    if let Some(new) = a.first() {
+        return edit::uuid(s, new);
     }
     say!(s, "UUID = {}", field::uuid(&s.volume.superblock.uuid).text);
     Ok(())
@@ -138,8 +148,8 @@ pub(crate) fn uuid(s: &mut Session, a: &[String]) -> Outcome {
 
 /// `label`.
 pub(crate) fn label(s: &mut Session, a: &[String]) -> Outcome {
-    if !a.is_empty() {
-        return Err("changing the label is not available yet".into());
+    if let Some(new) = a.first() {
+        return edit::label(s, new);
     }
     let name = &s.volume.superblock.fname;
     say!(s, "label = \"{}\"", libxfsr::text::escape(name.split(|b| *b == 0).next().unwrap_or_default()));

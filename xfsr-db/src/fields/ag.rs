@@ -149,7 +149,8 @@ pub(super) fn agf(out: &mut Lines, volume: &Volume, bytes: &[u8]) {
 
 pub(super) fn agi(out: &mut Lines, bytes: &[u8]) {
     out.table("", bytes, AGI_HEAD);
-    let unlinked = (0..64).filter_map(|i| number(bytes, 40 + i * 4, 4)).map(|v| link(v, 4, Link::AgIno(v)));
+    let bucket = |i: usize| number(bytes, 40 + i * 4, 4).map(|v| link(v, 4, Link::AgIno(v)).at(40 + i * 4, 4));
+    let unlinked = (0..64).filter_map(bucket);
     out.list("unlinked", 0, unlinked.collect(), true);
     out.table("", bytes, AGI_TAIL);
 }
@@ -157,6 +158,6 @@ pub(super) fn agi(out: &mut Lines, bytes: &[u8]) {
 pub(super) fn agfl(out: &mut Lines, bytes: &[u8]) {
     out.table("", bytes, AGFL);
     let slots = bytes.len().saturating_sub(36) / 4;
-    let slot = |i| number(bytes, 36 + i * 4, 4).map(|v| link(v, 4, Link::AgBlock(v, Type::Data)));
+    let slot = |i| number(bytes, 36 + i * 4, 4).map(|v| link(v, 4, Link::AgBlock(v, Type::Data)).at(36 + i * 4, 4));
     out.list("bno", 0, (0..slots).filter_map(slot).collect(), false);
 }

@@ -1,5 +1,6 @@
 //! Btree blocks.
 
+use crate::bits::get_bits;
 use crate::field::{Def, Lines, Link, Scalar, Show, dec, hex, link, number, plain};
 use crate::location::Type;
 use libxfsr::format::btree::{ALLOC, BMBT, INO, Layout, REFCOUNT, RMAP};
@@ -35,56 +36,37 @@ const fn long_header(kind: Type) -> [Def; 10] {
     ]
 }
 
-/// A cell of a record: how to take it from the record's bytes.
-type Cell = fn(&[u8]) -> Option<Scalar>;
+/// How a cell of a record is shown.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum View {
+    Dec,
+    Hex,
+    Owner,
+    AgBlock,
+    AgIno,
+    FsBlock,
+}
+use View::{AgBlock, AgIno, Dec, FsBlock, Hex, Owner};
+
+/// A cell: first bit of the record, bits, how it is shown.
+type Cell = (usize, usize, View);
 type Columns = (&'static [&'static str], &'static [Cell]);
 
-fn ag_block(v: u64) -> Scalar {
-    Scalar { link: Link::AgBlock(v, Type::Data), ..dec(v) }
-}
-fn owner(v: u64) -> Scalar {
-    Scalar { link: Link::Ino(v), ..plain(v.cast_signed().to_string()) }
-}
-const OFFSET: u64 = (1 << 54) - 1;
-fn bit(v: u64, n: u32) -> Scalar {
-    dec(v >> n & 1)
-}
-
-const ALLOC_COLUMNS: Columns =
-    (&["startblock", "blockcount"], &[|b| number(b, 0, 4).map(ag_block), |b| number(b, 4, 4).map(dec)]);
+const START: Cell = (0, 32, AgBlock);
+const COUNT: Cell = (32, 32, Dec);
+const ALLOC_COLUMNS: Columns = (&["startblock", "blockcount"], &[START, COUNT]);
 /// By size first.
-const CNT_KEY: Columns =
-    (&["blockcount", "startblock"], &[|b| number(b, 4, 4).map(dec), |b| number(b, 0, 4).map(ag_block)]);
+const CNT_KEY: Columns = (&["blockcount", "startblock"], &[COUNT, START]);
+const START_INO: Cell = (0, 32, AgIno);
 const INO_SPARSE: Columns = (
     &["startino", "holemask", "count", "freecount", "free"],
-    &[
-        |b| number(b, 0, 4).map(|v| Scalar { link: Link::AgIno(v), ..dec(v) }),
-        |b| number(b, 4, 2).map(hex),
-        |b| number(b, 6, 1).map(dec),
-        |b| number(b, 7, 1).map(dec),
-        |b| number(b, 8, 8).map(hex),
-    ],
+    &[START_INO, (32, 16, Hex), (48, 8, Dec), (56, 8, Dec), (64, 64, Hex)],
 );
-const INO_FULL: Columns = (
-    &["startino", "freecount", "free"],
-    &[
-        |b| number(b, 0, 4).map(|v| Scalar { link: Link::AgIno(v), ..dec(v) }),
-        |b| number(b, 4, 4).map(dec),
-        |b| number(b, 8, 8).map(hex),
-    ],
-);
-const INO_KEY: Columns = (&["startino"], &[|b| number(b, 0, 4).map(|v| Scalar { link: Link::AgIno(v), ..dec(v) })]);
+const INO_FULL: Columns = (&["startino", "freecount", "free"], &[START_INO, (32, 32, Dec), (64, 64, Hex)]);
+const INO_KEY: Columns = (&["startino"], &[START_INO]);
 const RMAP_REC: Columns = (
     &["startblock", "blockcount", "owner", "offset", "extentflag", "attrfork", "bmbtblock"],
-    &[
-        |b| number(b, 0, 4).map(ag_block),
-        |b| number(b, 4, 4).map(dec),
-        |b| number(b, 8, 8).map(owner),
-        |b| number(b, 16, 8).map(|v| dec(v & OFFSET)),
-        |b| number(b, 16, 8).map(|v| bit(v, 61)),
-        |b| number(b, 16, 8).map(|v| bit(v, 63)),
-        |b| number(b, 16, 8).map(|v| bit(v, 62)),
-    ],
+    &[START, COUNT, (64, 64, Owner), (138, 54, Dec), (130, 1, Dec), (128, 1, Dec), (129, 1, Dec)],
 );
 const RMAP_KEY: Columns = (
     &[
@@ -100,51 +82,56 @@ const RMAP_KEY: Columns = (
         "bmbtblock_hi",
     ],
     &[
-        |b| number(b, 0, 4).map(ag_block),
-        |b| number(b, 4, 8).map(owner),
-        |b| number(b, 12, 8).map(|v| dec(v & OFFSET)),
-        |b| number(b, 12, 8).map(|v| bit(v, 63)),
-        |b| number(b, 12, 8).map(|v| bit(v, 62)),
-        |b| number(b, 20, 4).map(ag_block),
-        |b| number(b, 24, 8).map(owner),
-        |b| number(b, 32, 8).map(|v| dec(v & OFFSET)),
-        |b| number(b, 32, 8).map(|v| bit(v, 63)),
-        |b| number(b, 32, 8).map(|v| bit(v, 62)),
+        START,
+        (32, 64, Owner),
+        (106, 54, Dec),
+        (96, 1, Dec),
+        (97, 1, Dec),
+        (160, 32, AgBlock),
+        (192, 64, Owner),
+        (266, 54, Dec),
+        (256, 1, Dec),
+        (257, 1, Dec),
     ],
 );
-const REFCOUNT_REC: Columns = (
-    &["startblock", "blockcount", "refcount", "cowflag"],
-    &[
-        |b| number(b, 0, 4).map(|v| ag_block(v & 0x7fff_ffff)),
-        |b| number(b, 4, 4).map(dec),
-        |b| number(b, 8, 4).map(dec),
-        |b| number(b, 0, 4).map(|v| bit(v, 31)),
-    ],
-);
-const REFCOUNT_KEY: Columns = (
-    &["startblock", "cowflag"],
-    &[|b| number(b, 0, 4).map(|v| ag_block(v & 0x7fff_ffff)), |b| number(b, 0, 4).map(|v| bit(v, 31))],
-);
-const BMAP_KEY: Columns = (&["startoff"], &[|b| number(b, 0, 8).map(dec)]);
+const SHARED_START: Cell = (1, 31, AgBlock);
+const COW: Cell = (0, 1, Dec);
+const REFCOUNT_REC: Columns =
+    (&["startblock", "blockcount", "refcount", "cowflag"], &[SHARED_START, COUNT, (64, 32, Dec), COW]);
+const REFCOUNT_KEY: Columns = (&["startblock", "cowflag"], &[SHARED_START, COW]);
+const BMAP_KEY: Columns = (&["startoff"], &[(0, 64, Dec)]);
 
 /// A packed extent.
 pub(super) const EXTENT: Columns = (
     &["startoff", "startblock", "blockcount", "extentflag"],
-    &[
-        |b| number(b, 0, 8).map(|v| dec(v >> 9 & OFFSET)),
-        |b| {
-            let v = (number(b, 0, 8)? & 0x1ff) << 43 | number(b, 8, 8)? >> 21;
-            Some(Scalar { link: Link::FsBlock(v, Type::Data), ..dec(v) })
-        },
-        |b| number(b, 8, 8).map(|v| dec(v & 0x1f_ffff)),
-        |b| number(b, 0, 8).map(|v| dec(v >> 63)),
-    ],
+    &[(1, 54, Dec), (55, 52, FsBlock), (107, 21, Dec), (0, 1, Dec)],
 );
+
+fn cell(record: &[u8], (bit, bits, view): Cell) -> Option<Scalar> {
+    let v = get_bits(record, bit, bits)?;
+    let shown = match view {
+        Dec => dec(v),
+        Hex => hex(v),
+        Owner => Scalar { link: Link::Ino(v), ..plain(v.cast_signed().to_string()) },
+        AgBlock => Scalar { link: Link::AgBlock(v, Type::Data), ..dec(v) },
+        AgIno => Scalar { link: Link::AgIno(v), ..dec(v) },
+        FsBlock => Scalar { link: Link::FsBlock(v, Type::Data), ..dec(v) },
+    };
+    Some(shown.of_bits(bit, bits))
+}
 
 /// Rows of `count` records of `size` bytes from `at` on; fewer where the bytes end.
 pub(super) fn rows(bytes: &[u8], at: usize, size: usize, count: usize, columns: &Columns) -> Vec<Vec<Scalar>> {
     let body = bytes.get(at..).unwrap_or(&[]);
-    body.chunks_exact(size.max(1)).take(count).map(|b| columns.1.iter().filter_map(|c| c(b)).collect()).collect()
+    let records = body.chunks_exact(size.max(1)).take(count).zip((at..).step_by(size.max(1)));
+    let row = |(b, at): (&[u8], usize)| columns.1.iter().filter_map(|c| Some(cell(b, *c)?.moved(at))).collect();
+    records.map(row).collect()
+}
+
+/// Pointers of a node, from `at` on.
+fn pointers(bytes: &[u8], at: usize, width: usize, n: usize, to: impl Fn(u64) -> Link) -> Vec<Scalar> {
+    let places = (0..n).map(|i| at + i * width);
+    places.filter_map(|p| number(bytes, p, width).map(|v| link(v, width, to(v)).at(p, width))).collect()
 }
 
 fn body(
@@ -170,8 +157,7 @@ fn body(
     let n = numrecs.min(max);
     out.rows("keys", 1, key.0, rows(bytes, layout.header, layout.key, n, key));
     let at = layout.header + max * layout.key;
-    let pointers = (0..n).filter_map(|i| number(bytes, at + i * layout.pointer, layout.pointer));
-    out.list("ptrs", 1, pointers.map(|v| link(v, layout.pointer, pointer(v, kind))).collect(), false);
+    out.list("ptrs", 1, pointers(bytes, at, layout.pointer, n, |v| pointer(v, kind)), false);
 }
 
 pub(super) fn short(out: &mut Lines, volume: &Volume, kind: Type, bytes: &[u8]) {
@@ -198,6 +184,5 @@ pub(super) fn root(out: &mut Lines, prefix: &str, fork: &[u8], kind: Type) {
     let max = fork.len().saturating_sub(4) / 16;
     let n = (number(fork, 2, 2).unwrap_or(0) as usize).min(max);
     out.rows(&format!("{prefix}keys"), 1, BMAP_KEY.0, rows(fork, 4, 8, n, &BMAP_KEY));
-    let pointers = (0..n).filter_map(|i| number(fork, 4 + max * 8 + i * 8, 8));
-    out.list(&format!("{prefix}ptrs"), 1, pointers.map(|v| link(v, 8, Link::FsBlock(v, kind))).collect(), false);
+    out.list(&format!("{prefix}ptrs"), 1, pointers(fork, 4 + max * 8, 8, n, |v| Link::FsBlock(v, kind)), false);
 }

@@ -1,10 +1,11 @@
 //! Blocks of directories.
 
-use crate::field::{Def, Lines, Link, Scalar, Show, chars, dec, hex, link, number};
+use crate::field::{Def, Lines, Link, Scalar, Show, chars, dec, hex, link, number, place};
 use libxfsr::format::da::NODE_MAGIC;
 use libxfsr::format::dir::{self, BLOCK_MAGIC, DATA_MAGIC, DataItem, FREE_MAGIC, Free, LeafEntry};
 use libxfsr::units::FileBlock;
 use libxfsr::volume::Volume;
+use zerocopy::IntoBytes as _;
 
 const HEADER: &[Def] = &[
     ("hdr.magic", 0, Show::Hex(4)),
@@ -44,7 +45,9 @@ pub(super) fn block(out: &mut Lines, volume: &Volume, bytes: &[u8]) {
             out.table("fhdr.", bytes, HEADER);
             out.table("fhdr.", bytes, FREE);
             let bests = Free::from_bytes(bytes).map_or(&[][..], |f| f.bests);
-            out.list("fbests", 0, bests.iter().map(|b| best(u64::from(b.get()))).collect(), true);
+            let first = place(bytes, bests.as_bytes()).unwrap_or(64);
+            let bests = bests.iter().zip((first..).step_by(2));
+            out.list("fbests", 0, bests.map(|(b, at)| best(u64::from(b.get())).at(at, 2)).collect(), true);
         }
         _ if number(bytes, 8, 2) == Some(u64::from(NODE_MAGIC)) => {
             node(out, bytes, "nhdr.", "nbtree", |b| Link::Data(FileBlock(b)));
@@ -64,17 +67,20 @@ pub(super) fn node(out: &mut Lines, bytes: &[u8], header: &str, entries: &str, t
     out.table(header, bytes, &[("count", 56, Show::Dec(2)), ("level", 58, Show::Dec(2))]);
     let count = number(bytes, 56, 2).unwrap_or(0) as usize;
     let body = bytes.get(64..).unwrap_or(&[]);
-    let row = |b: &[u8]| {
+    let row = |(b, at): (&[u8], usize)| {
         let before = number(b, 4, 4).unwrap_or(0);
-        vec![hex(number(b, 0, 4).unwrap_or(0)), Scalar { link: to(before), ..dec(before) }]
+        let before = Scalar { link: to(before), ..dec(before) };
+        vec![hex(number(b, 0, 4).unwrap_or(0)).at(at, 4), before.at(at + 4, 4)]
     };
-    out.rows(entries, 0, &["hashval", "before"], body.chunks_exact(8).take(count).map(row).collect());
+    let body = body.chunks_exact(8).take(count).zip((64..).step_by(8));
+    out.rows(entries, 0, &["hashval", "before"], body.map(row).collect());
 }
 
-fn leaf_entries(out: &mut Lines, name: &str, entries: &[LeafEntry]) {
-    for (i, e) in entries.iter().enumerate() {
-        out.one(format!("{name}[{i}].hashval"), hex(u64::from(e.hashval.get())));
-        out.one(format!("{name}[{i}].address"), hex(u64::from(e.address.get())));
+fn leaf_entries(out: &mut Lines, name: &str, bytes: &[u8], entries: &[LeafEntry]) {
+    let first = place(bytes, entries.as_bytes()).unwrap_or(64);
+    for ((i, e), at) in entries.iter().enumerate().zip((first..).step_by(8)) {
+        out.one(format!("{name}[{i}].hashval"), hex(u64::from(e.hashval.get())).at(at, 4));
+        out.one(format!("{name}[{i}].address"), hex(u64::from(e.address.get())).at(at + 4, 4));
     }
 }
 
@@ -82,10 +88,12 @@ fn leaf(out: &mut Lines, bytes: &[u8]) {
     out.table("lhdr.", bytes, INFO);
     out.table("lhdr.", bytes, &[("count", 56, Show::Dec(2)), ("stale", 58, Show::Dec(2))]);
     if let Some(l) = dir::Leaf::from_bytes(bytes) {
-        out.list("lbests", 0, l.bests.iter().map(|b| hex(u64::from(b.get()))).collect(), false);
-        leaf_entries(out, "lents", l.entries);
+        let first = place(bytes, l.bests.as_bytes()).unwrap_or(0);
+        let bests = l.bests.iter().zip((first..).step_by(2));
+        out.list("lbests", 0, bests.map(|(b, at)| hex(u64::from(b.get())).at(at, 2)).collect(), false);
+        leaf_entries(out, "lents", bytes, l.entries);
         if !l.bests.is_empty() {
-            out.one("ltail.bestcount", dec(l.bests.len() as u64));
+            out.one("ltail.bestcount", dec(l.bests.len() as u64).at(bytes.len().saturating_sub(4), 4));
         }
     }
 }
@@ -99,11 +107,11 @@ fn data(out: &mut Lines, volume: &Volume, bytes: &[u8], prefix: &str) {
         let p = format!("{prefix}u[{i}].");
         let end = match item {
             DataItem::Entry(e) => {
-                out.one(format!("{p}inumber"), link(e.ino.0, 8, Link::Ino(e.ino.0)));
-                out.one(format!("{p}namelen"), dec(e.name.len() as u64));
-                out.one(format!("{p}name"), chars(e.name));
+                out.one(format!("{p}inumber"), link(e.ino.0, 8, Link::Ino(e.ino.0)).at(e.offset, 8));
+                out.one(format!("{p}namelen"), dec(e.name.len() as u64).at(e.offset + 8, 1));
+                out.one(format!("{p}name"), chars(e.name).chars_in(bytes, e.name));
                 if ftype {
-                    out.one(format!("{p}filetype"), dec(u64::from(e.ftype)));
+                    out.one(format!("{p}filetype"), dec(u64::from(e.ftype)).at(e.offset + 9 + e.name.len(), 1));
                 }
                 e.offset + dir::entry_size(e.name.len(), ftype)
             }
@@ -119,7 +127,7 @@ fn data(out: &mut Lines, volume: &Volume, bytes: &[u8], prefix: &str) {
         out.table(&p, bytes, &[("tag", end.saturating_sub(2), Show::Hex(2))]);
     }
     if let (true, Some((_, entries))) = (prefix == "b", dir::block_leaf(bytes)) {
-        leaf_entries(out, "bleaf", entries);
+        leaf_entries(out, "bleaf", bytes, entries);
         let tail = bytes.len().saturating_sub(8);
         out.table("btail.", bytes, &[("count", tail, Show::Dec(4)), ("stale", tail + 4, Show::Dec(4))]);
     }

@@ -37,16 +37,16 @@ pub(super) fn slot(out: &mut Lines, bytes: &[u8]) {
     let Ok((slot, _)) = DquotSlot::ref_from_prefix(bytes) else { return };
     let d = &slot.diskdq;
     out.table("", bytes, SLOT);
-    timer(out, "diskdq.itimer", d, d.itimer);
-    timer(out, "diskdq.btimer", d, d.btimer);
+    timer(out, "diskdq.itimer", d, (d.itimer, 56));
+    timer(out, "diskdq.btimer", d, (d.btimer, 60));
     out.table("", bytes, WARNINGS);
-    timer(out, "diskdq.rtbtimer", d, d.rtbtimer);
+    timer(out, "diskdq.rtbtimer", d, (d.rtbtimer, 96));
     out.table("", bytes, REST);
 }
 
 /// When a grace period ends; record 0 has the lengths of grace periods instead.
-fn timer(out: &mut Lines, path: &str, d: &DiskDquot, raw: U32) {
+fn timer(out: &mut Lines, path: &str, d: &DiskDquot, (raw, at): (U32, usize)) {
     let ends = i64::try_from(d.timer(raw)).unwrap_or(i64::MAX);
     let shown = if d.id.get() == 0 || raw.get() == 0 { dec(raw.get().into()) } else { plain(calendar(ends)) };
-    out.one(path, shown);
+    out.one(path, shown.at(at, 4));
 }

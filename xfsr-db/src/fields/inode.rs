@@ -1,7 +1,7 @@
 //! The inode: core, then both forks in whichever form they have.
 
 use super::btree::{EXTENT, root, rows};
-use crate::field::{Def, Lines, Link, Show, chars, dec, hex, link, number, plain};
+use crate::field::{Def, Form, Lines, Link, Scalar, Show, chars, dec, hex, link, number, place, plain};
 use crate::location::Type;
 use libxfsr::error::ForkKind;
 use libxfsr::format::attr::{AttrFlags, ShortAttrs};
@@ -87,10 +87,17 @@ pub(crate) fn calendar(seconds: i64) -> String {
     )
 }
 
-fn time(out: &mut Lines, path: &str, t: Timestamp, bigtime: bool) {
+fn time(out: &mut Lines, path: &str, at: usize, t: Timestamp, bigtime: bool) {
     let (seconds, nanos) = t.decode(bigtime);
-    out.one(format!("{path}.sec"), plain(calendar(seconds)));
-    out.one(format!("{path}.nsec"), dec(u64::from(nanos)));
+    let (seconds, nanos) = (plain(calendar(seconds)), dec(u64::from(nanos)));
+    let (seconds, nanos) = if bigtime {
+        let half = |s: Scalar, seconds| s.spanning(at * 8, 64, Form::BigTime { seconds });
+        (half(seconds, true), half(nanos, false))
+    } else {
+        (seconds.at(at, 4), nanos.at(at + 4, 4))
+    };
+    out.one(format!("{path}.sec"), seconds);
+    out.one(format!("{path}.nsec"), nanos);
 }
 
 pub(super) fn inode(out: &mut Lines, volume: &Volume, bytes: &[u8]) {
@@ -101,19 +108,24 @@ pub(super) fn inode(out: &mut Lines, volume: &Volume, bytes: &[u8]) {
     if core.nrext64() {
         out.table("core.", bytes, LARGE_DATA_COUNTER);
     }
-    for (name, t) in [("atime", core.atime), ("mtime", core.mtime), ("ctime", core.ctime)] {
-        time(out, &format!("core.{name}"), t, core.bigtime());
+    for (name, at, t) in [("atime", 32, core.atime), ("mtime", 40, core.mtime), ("ctime", 48, core.ctime)] {
+        time(out, &format!("core.{name}"), at, t, core.bigtime());
     }
     out.table("core.", bytes, SIZES);
     out.table("core.", bytes, if core.nrext64() { LARGE_ATTR_COUNTER } else { SMALL_COUNTERS });
     out.table("core.", bytes, TAIL);
     out.table("", bytes, &[("next_unlinked", 96, Show::AgIno)]);
     out.table("", bytes, V3_HEAD);
-    time(out, "v3.crtime", core.crtime, core.bigtime());
+    time(out, "v3.crtime", 144, core.crtime, core.bigtime());
     out.table("", bytes, V3_TAIL);
-    data_fork(out, volume, core, fork_bytes(bytes, ForkKind::Data));
+    let mut fork = |kind, show: &dyn Fn(&mut Lines, &[u8])| {
+        let (from, fork) = (out.0.len(), fork_bytes(bytes, kind));
+        show(out, fork);
+        out.move_from(from, place(bytes, fork).unwrap_or(0));
+    };
+    fork(ForkKind::Data, &|out, fork| data_fork(out, volume, core, fork));
     if core.has_attr_fork() {
-        attr_fork(out, core, fork_bytes(bytes, ForkKind::Attr));
+        fork(ForkKind::Attr, &|out, fork| attr_fork(out, core, fork));
     }
 }
 
@@ -137,7 +149,7 @@ fn data_fork(out: &mut Lines, volume: &Volume, core: &Dinode, fork: &[u8]) {
     match core.format(ForkKind::Data) {
         Some(Format::Dev) => out.table("u3.", fork, &[("dev", 0, Show::Hex(4))]),
         Some(Format::Local) if core.is_dir() => short_directory(out, volume, local),
-        Some(Format::Local) if core.is_symlink() => out.one("u3.symlink", chars(local)),
+        Some(Format::Local) if core.is_symlink() => out.one("u3.symlink", chars(local).chars_in(local, local)),
         Some(Format::Extents) => {
             let kind = match () {
                 () if core.is_dir() => Type::Dir3,
@@ -153,19 +165,22 @@ fn data_fork(out: &mut Lines, volume: &Volume, core: &Dinode, fork: &[u8]) {
 
 fn short_directory(out: &mut Lines, volume: &Volume, bytes: &[u8]) {
     let Some(dir) = ShortDir::from_bytes(bytes, &volume.geometry) else { return out.empty("u3") };
-    let width = if dir.i8count != 0 { "i8" } else { "i4" };
+    let (width, n) = if dir.i8count != 0 { ("i8", 8) } else { ("i4", 4) };
     let ino = |v: u64| link(v, 8, Link::Ino(v));
-    out.one("u3.sfdir3.hdr.count", dec(u64::from(dir.count)));
-    out.one("u3.sfdir3.hdr.i8count", dec(u64::from(dir.i8count)));
-    out.one(format!("u3.sfdir3.hdr.parent.{width}"), ino(dir.parent.0));
+    let ftype = usize::from(volume.geometry.features.ftype());
+    out.one("u3.sfdir3.hdr.count", dec(u64::from(dir.count)).at(0, 1));
+    out.one("u3.sfdir3.hdr.i8count", dec(u64::from(dir.i8count)).at(1, 1));
+    out.one(format!("u3.sfdir3.hdr.parent.{width}"), ino(dir.parent.0).at(2, n));
     for (i, e) in dir.entries().map_while(Result::ok).enumerate() {
         let p = format!("u3.sfdir3.list[{i}]");
-        out.one(format!("{p}.namelen"), dec(e.name.len() as u64));
-        out.one(format!("{p}.offset"), hex(e.offset as u64));
-        out.one(format!("{p}.name"), chars(e.name));
-        out.one(format!("{p}.inumber.{width}"), ino(e.ino.0));
-        if volume.geometry.features.ftype() {
-            out.one(format!("{p}.filetype"), dec(u64::from(e.ftype)));
+        let name = place(bytes, e.name).unwrap_or(0);
+        let behind = name + e.name.len();
+        out.one(format!("{p}.namelen"), dec(e.name.len() as u64).at(name.saturating_sub(3), 1));
+        out.one(format!("{p}.offset"), hex(e.offset as u64).at(name.saturating_sub(2), 2));
+        out.one(format!("{p}.name"), chars(e.name).chars_in(bytes, e.name));
+        out.one(format!("{p}.inumber.{width}"), ino(e.ino.0).at(behind + ftype, n));
+        if ftype == 1 {
+            out.one(format!("{p}.filetype"), dec(u64::from(e.ftype)).at(behind, 1));
         }
     }
 }
@@ -173,20 +188,25 @@ fn short_directory(out: &mut Lines, volume: &Volume, bytes: &[u8]) {
 fn attr_fork(out: &mut Lines, core: &Dinode, fork: &[u8]) {
     match core.format(ForkKind::Attr) {
         Some(Format::Local) => {
-            out.one("a.sfattr.hdr.totsize", dec(number(fork, 0, 2).unwrap_or(0)));
-            out.one("a.sfattr.hdr.count", dec(number(fork, 2, 1).unwrap_or(0)));
+            out.one("a.sfattr.hdr.totsize", dec(number(fork, 0, 2).unwrap_or(0)).at(0, 2));
+            out.one("a.sfattr.hdr.count", dec(number(fork, 2, 1).unwrap_or(0)).at(2, 1));
             for (i, a) in ShortAttrs::new(fork).map_while(Result::ok).enumerate() {
                 let p = format!("a.sfattr.list[{i}]");
-                out.one(format!("{p}.namelen"), dec(a.name.len() as u64));
-                out.one(format!("{p}.valuelen"), dec(a.value.len() as u64));
-                out.one(format!("{p}.root"), dec(u64::from(a.flags.contains(AttrFlags::ROOT))));
-                out.one(format!("{p}.secure"), dec(u64::from(a.flags.contains(AttrFlags::SECURE))));
+                let at = place(fork, a.name).unwrap_or(0).saturating_sub(3);
+                let flag = |f: AttrFlags| {
+                    let shown = dec(u64::from(a.flags.contains(f)));
+                    shown.of_bits((at + 2) * 8 + f.bits().leading_zeros() as usize, 1)
+                };
+                out.one(format!("{p}.namelen"), dec(a.name.len() as u64).at(at, 1));
+                out.one(format!("{p}.valuelen"), dec(a.value.len() as u64).at(at + 1, 1));
+                out.one(format!("{p}.root"), flag(AttrFlags::ROOT));
+                out.one(format!("{p}.secure"), flag(AttrFlags::SECURE));
                 if a.flags.contains(AttrFlags::PARENT) {
-                    out.one(format!("{p}.parent"), dec(1));
+                    out.one(format!("{p}.parent"), flag(AttrFlags::PARENT));
                 }
-                out.one(format!("{p}.name"), chars(a.name));
+                out.one(format!("{p}.name"), chars(a.name).chars_in(fork, a.name));
                 if !a.value.is_empty() {
-                    out.one(format!("{p}.value"), chars(a.value));
+                    out.one(format!("{p}.value"), chars(a.value).chars_in(fork, a.value));
                 }
             }
         }

@@ -20,6 +20,7 @@ pub(super) fn block(out: &mut Lines, bytes: &[u8]) {
         // A target may go on in blocks behind the one that is shown.
         let body = bytes.get(56..).unwrap_or(&[]);
         let n = number(bytes, 8, 4).and_then(|n| usize::try_from(n).ok()).unwrap_or(0).min(body.len());
-        out.one("data", chars(body.get(..n).unwrap_or(body)));
+        let target = body.get(..n).unwrap_or(body);
+        out.one("data", chars(target).chars_in(bytes, target));
     }
 }

@@ -153,7 +153,8 @@ impl RecordHeader {
         if self.fmt.get() != FORMAT_LINUX_LE {
             return Err(bad("fmt", Rule::Range).found(self.fmt).expected("1: written on a little-endian machine"));
         }
-        if self.fs_uuid != *uuid {
+        // Without one a record is of any filesystem, as Linux takes it.
+        if self.fs_uuid != *uuid && self.fs_uuid != [0; 16] {
             return Err(bad("uuid", Rule::Uuid)
                 .found(uuid::Uuid::from_bytes(self.fs_uuid))
                 .expected(uuid::Uuid::from_bytes(*uuid)));
