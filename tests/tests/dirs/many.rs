@@ -12,7 +12,7 @@ use libxfsr::units::{Ino, Lsn};
 use libxfsr::volume::Volume;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use xfsr_tests::changing::{self, assert_clean};
 use xfsr_tests::oracle::{MOUNT, Mount, require};
 
@@ -46,8 +46,8 @@ impl Open {
         Open { scope: Scope::new(volume.clone(), sink), volume, space, journal, dir, target }
     }
 
-    fn each(&self, count: u64, add: bool) -> Duration {
-        let begun = Instant::now();
+    fn each(&self, what: &str, count: u64, add: bool) {
+        let begun = Begun::now();
         let g = &self.volume.geometry;
         for n in 0..count {
             let mut t = self.scope.begin(DirMut::reservation(g)).expect("room in the log");
@@ -63,7 +63,7 @@ impl Open {
             core.nlink.set(if add { links + 1 } else { links - 1 });
             t.commit().expect("committed");
         }
-        begun.elapsed()
+        begun.per_name(what, count);
     }
 
     fn close(self) {
@@ -75,8 +75,27 @@ impl Open {
     }
 }
 
-fn per_name(what: &str, d: Duration, count: u64) {
-    println!("{what}: {} ns for each of {count} names", d.as_nanos() / u128::from(count));
+/// When something began, on the clock and of this thread's processor time: others may keep the processors busy.
+struct Begun {
+    clock: Instant,
+    processor: u64,
+}
+
+fn processor_time() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+impl Begun {
+    fn now() -> Begun {
+        Begun { clock: Instant::now(), processor: processor_time() }
+    }
+
+    fn per_name(&self, what: &str, count: u64) {
+        let each = self.clock.elapsed().as_nanos() / u128::from(count);
+        let processor = (processor_time() - self.processor) / count;
+        println!("{what}: {each} ns for each of {count} names, {processor} ns of processor time");
+    }
 }
 
 #[test]
@@ -92,7 +111,7 @@ fn many_names() {
             model::fill(root, &[("dir-0", 0)]);
         });
         let world = Open::new(&image, journaled);
-        per_name(&format!("{sink}, add"), world.each(count, true), count);
+        world.each(&format!("{sink}, add"), count, true);
         let begun = Instant::now();
         let deep = model::form(&world.volume, world.dir);
         world.close();
@@ -102,16 +121,16 @@ fn many_names() {
         let mount = Mount::new(&image, "").expect("a mount");
         assert_eq!(std::fs::read_dir(mount.path().join("dir-0")).expect("a directory").count() as u64, count);
         std::fs::create_dir(mount.path().join("by-the-kernel")).expect("a directory");
-        let begun = Instant::now();
+        let begun = Begun::now();
         for n in 0..count {
             let new = String::from_utf8(name(n)).expect("text");
             std::fs::hard_link(mount.path().join("target-1"), mount.path().join("by-the-kernel").join(new))
                 .expect("a link");
         }
-        per_name("the kernel, add", begun.elapsed(), count);
+        begun.per_name("the kernel, add", count);
         mount.unmount().expect("an unmount");
         let world = Open::new(&image, journaled);
-        per_name(&format!("{sink}, remove"), world.each(count, false), count);
+        world.each(&format!("{sink}, remove"), count, false);
         assert_eq!(model::form(&world.volume, world.dir), Form::Short);
         world.close();
         assert_clean("emptied", &image);
