@@ -4,6 +4,10 @@ mod damaged;
 mod many;
 mod model;
 
+use libxfsr::attr::change as attrs;
+use libxfsr::error::ForkKind;
+use libxfsr::format::attr::AttrFlags;
+use libxfsr::inode::ForkMut;
 use model::{Form, World};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -119,4 +123,53 @@ fn the_kernel_recovers_crashes_inside_of_chains() {
 #[test]
 fn the_kernel_recovers_crashes_of_gathered_commits() {
     crashed(&["-b", "size=1024", "-n", "size=4096"], 7, Commits::Gathered);
+}
+
+/// Names that fill the inode make room for an attribute; the kernel sees both.
+#[test]
+fn names_make_room_for_attributes() {
+    if require(MOUNT).is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let image = changing::kernel_made(directory.path(), 320, &[], |root| {
+        model::fill(root, &[("dir-0", 0), ("dir-1", 0)]);
+    });
+    let mut world = World::open(&image, Commits::Gathered, 31);
+    // One is filled to its last bytes, the other leaves room for a small fork.
+    for (n, count) in [(0, 16), (1, 13)] {
+        // Some kernels make an attribute fork with the inode.
+        let (ino, space) = (world.dirs[n].1, world.changing.space.clone());
+        let mut t = world.begin(ino);
+        let mut fork = ForkMut::new(&mut t, &space, ino, ForkKind::Attr);
+        if fork.core().expect("a core").has_attr_fork() {
+            fork.remove_attr_fork().expect("an empty one");
+        }
+        t.commit().expect("committed");
+        for i in 0..count {
+            world.add(n, format!("name-{i:07}").as_bytes());
+        }
+        assert_eq!(model::form(&world.changing.volume, world.dirs[n].1), Form::Short);
+    }
+    let value: Vec<u8> = (0..200).collect();
+    for n in 0..2 {
+        let ino = world.dirs[n].1;
+        let g = &world.changing.volume.geometry;
+        let mut t = world.changing.scope.begin(attrs::reservation(g, 200)).expect("room in the log");
+        let key = (AttrFlags::empty(), &b"large"[..]);
+        attrs::set(&mut t, &world.changing.space, ino, key, &value, attrs::How::Create).expect("an attribute");
+        t.commit().expect("committed");
+    }
+    let forms = [0, 1].map(|n| model::form(&world.changing.volume, world.dirs[n].1));
+    assert_eq!(forms, [Form::Block, Form::Short]);
+    world.compare();
+    let (a, b) = (world.dirs[0].0.clone(), world.dirs[1].0.clone());
+    world.end(&image);
+    let mount = Mount::new(&image, "ro").expect("a mount");
+    for name in [a, b] {
+        let mut found = [0; 300];
+        let path = mount.path().join(name);
+        let n = rustix::fs::getxattr(&path, "user.large", &mut found[..]).expect("an attribute");
+        assert_eq!(found[..n], value);
+    }
 }

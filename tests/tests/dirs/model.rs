@@ -157,6 +157,16 @@ impl World {
         }
     }
 
+    /// Adds a name that leads to the first target.
+    pub(crate) fn add(&mut self, n: usize, name: &[u8]) {
+        let (ino, space) = (self.dirs[n].1, self.changing.space.clone());
+        let mut t = self.begin(ino);
+        DirMut::new(&mut t, &space, ino).add(name, self.targets[0], TARGETS[0].1).expect("added");
+        Self::link(&mut t, self.targets[0], 1);
+        t.commit().expect("committed");
+        self.dirs[n].2.insert(name.to_vec(), (name.to_vec(), 0));
+    }
+
     /// One name is added, removed or led elsewhere; `add` of a hundred times added.
     pub(crate) fn operation(&mut self, n: usize, add: u32, long: f64) {
         self.try_operation(n, add, long).expect("space");

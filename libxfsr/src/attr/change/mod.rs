@@ -139,6 +139,8 @@ pub fn reservation(g: &Geometry, value: u32) -> Reservation {
     // Leaves on both sides of a split, two nodes on each level, the blocks of the map.
     let levels = u32::from(crate::format::da::MAX_DEPTH);
     let blocks = 6 + 2 * levels + 2 * u32::from(g.max_levels.bmap_attr);
+    // A directory whose names have to leave the inode.
+    let blocks = blocks + (1 << g.dir_block_log);
     let intents = 4096 + 64 * part::blocks(g, value);
     Space::reservation(g, 3).and(Reservation { blocks, sectors: 0, inodes: 1, bytes: intents })
 }

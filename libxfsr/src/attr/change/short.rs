@@ -1,6 +1,7 @@
 //! The short form: all attributes in the inode.
 
 use super::{How, Key, tree};
+use crate::dir::DirMut;
 use crate::error::{Error, ForkKind, Result};
 use crate::format::attr::{AttrFlags, ShortAttr, ShortAttrs, ShortHeader, verify_short};
 use crate::format::inode::Format;
@@ -80,12 +81,19 @@ fn to_leaf(fork: &mut ForkMut<'_, '_>, key: &Key<'_>, all: &[Held]) -> Result<()
 fn add_fork(fork: &mut ForkMut<'_, '_>, wanted: usize) -> Result<()> {
     /// Header and two entries of a btree's root.
     const LEAST: usize = 4 + 2 * 16;
-    match fork.add_attr_fork(wanted) {
-        Err(Error::NoSpace(_)) if fork.core()?.format(ForkKind::Data) == Some(Format::Local) => {
-            fork.add_attr_fork(LEAST)
+    let full = |e: &Result<()>| matches!(e, Err(Error::NoSpace(_)));
+    let mut done = fork.add_attr_fork(wanted);
+    let core = fork.core()?;
+    if full(&done) && core.format(ForkKind::Data) == Some(Format::Local) {
+        done = fork.add_attr_fork(LEAST);
+        if full(&done) && core.is_dir() {
+            // Names fill the inode: they move into a block.
+            let (ino, space) = (fork.ino(), fork.space());
+            DirMut::new(fork.t(), space, ino).leave_inode()?;
+            done = fork.add_attr_fork(wanted);
         }
-        other => other,
     }
+    done
 }
 
 pub(super) fn remove(fork: &mut ForkMut<'_, '_>, key: &Key<'_>) -> Result<bool> {

@@ -51,6 +51,10 @@ impl<'w, 's> ForkMut<'w, 's> {
     pub fn t(&mut self) -> &mut Transaction<'s> {
         self.t
     }
+    /// The space that it draws on.
+    pub fn space(&self) -> &'w Arc<Space> {
+        self.space
+    }
     /// The inode.
     pub fn ino(&self) -> Ino {
         self.ino
