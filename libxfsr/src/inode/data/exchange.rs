@@ -309,6 +309,7 @@ impl FileMut<'_> {
     fn extents_in(&self, offset: u64, blocks: u64) -> Result<u64> {
         let (first, mut count) = (offset >> self.log(), 0);
         let range = (first, first.saturating_add(blocks));
+        let _still = self.scope.locks().lock_shared(self.ino());
         fork::extents(self.volume(), self.ino(), &self.inode()?.bytes, ForkKind::Data, range, &mut |_| {
             count += 1;
             ControlFlow::Continue(())

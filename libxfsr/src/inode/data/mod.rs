@@ -90,6 +90,7 @@ impl<'a> FileMut<'a> {
     /// # Errors
     /// As [`read_at`](crate::inode::read_at).
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let _still = self.scope.locks().lock_shared(self.ino());
         crate::inode::read_at(self.volume(), &self.inode()?, offset, buf)
     }
     fn begin(&self, extents: u32) -> Result<Transaction<'a>> {
@@ -126,8 +127,11 @@ impl<'a> FileMut<'a> {
         })?;
         if fits { Ok(()) } else { Err(Error::invalid("a time that an inode cannot hold")) }
     }
-    /// What is at a block, at most `most` blocks of it.
-    fn piece(&self, inode: &Inode, block: u64, most: u64) -> Result<Piece> {
+    /// What is at a block, at most `most` blocks of it. The map stays the same as long as the contents are locked; its form may be changed by
+    /// whoever changes attributes, so the inode is locked while it is read.
+    fn piece(&self, block: u64, most: u64) -> Result<Piece> {
+        let _still = self.scope.locks().lock_shared(self.ino());
+        let inode = self.inode()?;
         let last = block.saturating_add(most.saturating_sub(1));
         let mut found = Piece::Hole(most);
         let mut each = |e: &Extent| {

@@ -100,12 +100,12 @@ impl<'a> FileMut<'a> {
         let last = source + blocks;
         while source < last {
             let most = (last - source).min(MAX_EXTENT);
-            let theirs = from.piece(&from.inode()?, source, most)?;
+            let theirs = from.piece(source, most)?;
             let done = match theirs {
                 Piece::Hole(n) => self.free_hole(block, n)?,
                 Piece::Mapped(e) if e.unwritten => self.free_hole(block, e.count)?,
                 Piece::Mapped(e) => {
-                    let ours = self.piece(&self.inode()?, block, e.count)?;
+                    let ours = self.piece(block, e.count)?;
                     let end = if changes { offset + len } else { 0 };
                     self.share_extent(from, &e, block, &ours, end)?
                 }
@@ -191,7 +191,7 @@ impl<'a> FileMut<'a> {
         let (mut block, last) = (offset >> log, end.div_ceil(1 << log));
         while block < last {
             let inode = self.inode()?;
-            block += match self.piece(&inode, block, (last - block).min(AT_ONCE_BYTES >> log).max(1))? {
+            block += match self.piece(block, (last - block).min(AT_ONCE_BYTES >> log).max(1))? {
                 Piece::Hole(n) => n,
                 Piece::Mapped(e) if e.unwritten => e.count,
                 Piece::Mapped(e) => match self.sharing(&inode, &e)? {
@@ -219,7 +219,11 @@ impl<'a> FileMut<'a> {
     }
 
     fn shares_any(&self, inode: &Inode) -> Result<bool> {
-        for e in inode.extents(self.volume(), crate::error::ForkKind::Data)?.iter().filter(|e| !e.unwritten) {
+        let all = {
+            let _still = self.scope.locks().lock_shared(self.ino());
+            self.inode()?.extents(self.volume(), crate::error::ForkKind::Data)?
+        };
+        for e in all.iter().filter(|e| !e.unwritten) {
             let (shared, n) = self.sharing(inode, e)?;
             if shared || n < e.count {
                 return Ok(true);

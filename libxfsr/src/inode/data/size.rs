@@ -60,7 +60,7 @@ impl FileMut<'_> {
         let last = end.div_ceil(1 << log);
         while block < last {
             let inode = self.inode()?;
-            block += match self.piece(&inode, block, (last - block).min(MAX_EXTENT))? {
+            block += match self.piece(block, (last - block).min(MAX_EXTENT))? {
                 Piece::Hole(n) => self.allocate_unwritten(&inode, block, n)?,
                 Piece::Mapped(e) => e.count,
             };

@@ -49,8 +49,7 @@ impl FileMut<'_> {
         while at < to {
             let block = at >> log;
             let last = (to - 1) >> log;
-            let inode = self.inode()?;
-            let skip = match self.piece(&inode, block, last - block + 1)? {
+            let skip = match self.piece(block, last - block + 1)? {
                 Piece::Hole(n) => Some(n),
                 Piece::Mapped(e) if e.unwritten => Some(e.count),
                 Piece::Mapped(_) => None,
@@ -73,7 +72,7 @@ impl FileMut<'_> {
         let log = self.log();
         let (block, last) = (pos >> log, (pos + bytes.len() as u64 - 1) >> log);
         let inode = self.inode()?;
-        match self.piece(&inode, block, (last - block + 1).min(MAX_EXTENT))? {
+        match self.piece(block, (last - block + 1).min(MAX_EXTENT))? {
             Piece::Hole(n) => {
                 let hint = self.size_hint(&inode);
                 if hint == 1 && n << log <= AT_ONCE_BYTES {
