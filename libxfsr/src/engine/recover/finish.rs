@@ -38,7 +38,10 @@ pub(super) fn finish(
     let space = Space::open(&volume)?;
     let mut done = Recovered { replayed: replayed.done.clone(), ..Recovered::default() };
     intents::finish(&scope, &space, &replayed.pending, &mut done, control)?;
+    // What is done need not be done again after a crash.
+    journal.sync()?;
     done.staging_blocks = staging::free(&scope, &space, control)?;
+    journal.sync()?;
     unlinked::free(&scope, &space, &mut done, control)?;
     journal.settle()?;
     let sums = counters(&volume, control)?;
