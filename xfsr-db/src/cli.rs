@@ -6,6 +6,7 @@ use crate::writing::Writing;
 use clap::{CommandFactory as _, Parser};
 use libxfsr::cli::{self, Manual, ProgressMode, Reporter};
 use libxfsr::control::{Control, Progress};
+use libxfsr::error::Error;
 use libxfsr::text::escape;
 use libxfsr::volume::{Devices, Volume};
 use std::ffi::OsString;
@@ -57,6 +58,9 @@ struct Arguments {
     /// Allows commands that write: of files through the journal, which must be clean; of fields at once and past it. Each has the device for itself.
     #[arg(short = 'x')]
     expert: bool,
+    /// Shows the disk as it is where the log is dirty, as xfs_db does. Without it what is shown is as it is after recovery of the log, in memory.
+    #[arg(long)]
+    as_is: bool,
     /// Looks at a mounted filesystem only where it is mounted read-only.
     #[arg(short = 'i')]
     consistent: bool,
@@ -143,6 +147,18 @@ pub(crate) fn main() -> ExitCode {
     if arguments.consistent && volume.in_use().iter().any(|(_, by)| by.writable) {
         return fail("-i: mounted, and not read-only");
     }
+    let mut as_is = None;
+    let mut volume = volume;
+    // What is written goes to the disk, so who writes sees the disk.
+    let writes = arguments.expert && !arguments.read_only;
+    if !arguments.as_is && !writes && cli::is_dirty(&volume, &control) {
+        match cli::recovered_view("xfsr-db", &volume, &control) {
+            Ok(view) => as_is = Some(std::mem::replace(&mut volume, view.volume)),
+            Err(Error::Stopped) => return ExitCode::from(exit(1)),
+            Err(e) => eprintln!("xfsr-db: the log cannot be replayed, not even in memory: {e}"),
+        }
+        reporter.clear();
+    }
     cli::note_view("xfsr-db", &volume, "", &control);
     if volume.superblock_from.0 != 0 {
         eprintln!("xfsr-db: the primary superblock is unusable; using that of AG {}", volume.superblock_from);
@@ -153,6 +169,7 @@ pub(crate) fn main() -> ExitCode {
         (true, true) => Writing::ReadOnly,
         (true, false) => Writing::On(devices),
     };
+    session.as_is = as_is;
     let mut failed = false;
     let mut run = |line: &[u8]| {
         let flow = session.run(line).unwrap_or_else(|e| {

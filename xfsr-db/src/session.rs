@@ -31,6 +31,8 @@ pub(crate) enum Flow {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) volume: Volume,
+    /// The disk as it is, where the volume is what recovery makes of it in memory.
+    pub(crate) as_is: Option<Volume>,
     pub(crate) device: PathBuf,
     pub(crate) current: Option<Location>,
     pub(crate) stack: Vec<Location>,
@@ -256,6 +258,7 @@ impl Session {
     pub(crate) fn new(volume: Volume, device: PathBuf, out: Out, progress: ProgressMode) -> Self {
         Self {
             volume,
+            as_is: None,
             device,
             current: None,
             stack: Vec::new(),

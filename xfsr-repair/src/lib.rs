@@ -1,4 +1,4 @@
-//! Offline check of an XFS filesystem; counterpart of xfs_repair.
+//! Offline recovery and check of an XFS filesystem; counterpart of xfs_repair.
 #![forbid(unsafe_code)]
 
 use clap::{CommandFactory as _, Parser};
@@ -10,7 +10,10 @@ use std::time::Duration;
 const PROGRAM: &str = "xfsr-repair";
 const CODES: ExitCodes = ExitCodes { usage: 1, failed: 1 };
 
-/// Checks an unmounted XFS filesystem and says what is wrong with it, and where
+/// Recovers the log of an unmounted XFS filesystem, checks it and says what is wrong with it, and where
+///
+/// Without -n a dirty log is replayed onto the disk first, and what a crash cut off is done to its end, as a mount would; then the filesystem is checked. Damage is
+/// not repaired yet. With -n nothing is written: a filesystem with a dirty log is checked as it is after its recovery, in memory.
 ///
 /// A filesystem that is mounted writable is refused: while it changes, what is read from its device is partly old, and the check would
 /// report damage that is not there. One that is mounted read-only is checked, with a warning. Options of xfs_repair that only a
@@ -23,7 +26,7 @@ struct Arguments {
     /// The device is a regular file. Files are recognised without it; with it, a device is refused
     #[arg(short = 'f')]
     file: bool,
-    /// Would repair a filesystem that is mounted read-only. With -n nothing is repaired, and such a filesystem is checked anyway
+    /// Would repair a filesystem that is mounted read-only. Nothing is repaired yet, and with -n such a filesystem is checked anyway
     #[arg(short = 'd')]
     dangerous: bool,
     /// Do not tell the kernel what will be read soon
@@ -40,13 +43,13 @@ struct Arguments {
     /// Seconds between two lines of progress, which are then written where standard error is no terminal, too
     #[arg(short = 't', value_name = "INTERVAL", value_parser = clap::value_parser!(u32).range(1..))]
     interval: Option<u32>,
-    /// Would tell by the exit status that something was repaired: refused, as with -n nothing is
+    /// Would tell by the exit status that something was repaired: refused, as nothing is
     #[arg(short = 'e')]
     tell_repaired: bool,
-    /// Would clear the log: refused, as with -n nothing is written
+    /// Would throw the changes in the log away: refused, as they are replayed
     #[arg(short = 'L')]
     zero_log: bool,
-    /// Would change the filesystem: refused, as with -n nothing is written
+    /// Would change the filesystem: refused
     #[arg(short = 'c', value_name = "SUBOPTION")]
     change: Option<String>,
 }
@@ -88,11 +91,14 @@ fn overrides(list: &[String]) -> Result<Overrides, Failure> {
 }
 
 fn run(a: &Arguments) -> Result<u8, Failure> {
-    let refused = [(a.tell_repaired, "-e"), (a.zero_log, "-L"), (a.change.is_some(), "-c")];
+    let refused = [(a.tell_repaired, "-e"), (a.change.is_some(), "-c")];
     if let Some((_, option)) = refused.iter().find(|r| r.0) {
-        return Err(Failure::usage(format!(
-            "{option} is refused: this version only checks, so nothing can be changed"
-        )));
+        let what = "this version replays a log and checks, so nothing else can be changed";
+        return Err(Failure::usage(format!("{option} is refused: {what}")));
+    }
+    if a.zero_log {
+        let what = "the changes in the log would be lost; without -L they are replayed, with -n shown";
+        return Err(Failure::usage(format!("-L is refused: {what}")));
     }
     if a.file && !a.check.device.is_file() {
         let name = libxfsr::text::escape(a.check.device.as_os_str().as_encoded_bytes());
@@ -102,7 +108,8 @@ fn run(a: &Arguments) -> Result<u8, Failure> {
     let limit = a.memory.map(|m| u64::from(m) << 20);
     let most = libxfsr::volume::DEFAULT_CACHE as u64;
     let job = CheckJob {
-        mounts: Mounts::ReadOnly,
+        mounts: if a.check.no_modify { Mounts::ReadOnly } else { Mounts::Refused },
+        recovers: true,
         instead: ", or ask the kernel with xfs_scrub -n",
         cache: [limit, o.cache].into_iter().flatten().min().map(|b| b.min(most) as usize),
         readahead: !a.no_prefetch,
@@ -115,6 +122,9 @@ fn run(a: &Arguments) -> Result<u8, Failure> {
         && peak > limit
     {
         cli::note(PROGRAM, &format!("-m {}: the check needed {} MiB", limit >> 20, peak.div_ceil(1 << 20)));
+    }
+    if !a.check.no_modify && outcome.verdict() == Verdict::Damaged {
+        cli::note(PROGRAM, "damage is not repaired yet: it was only found");
     }
     Ok(match outcome.verdict() {
         Verdict::Clean => 0,
@@ -129,12 +139,16 @@ pub fn manual() -> Manual {
         ("0", "nothing is wrong; of a filesystem that is mounted read-only: as far as can be told"),
         (
             "1",
-            "damage was found, the check or a part of it could not be made (a filesystem that is mounted writable), or wrong usage",
+            "damage was found (and left), the check or a part of it could not be made (a filesystem that is mounted writable, a log that cannot be recovered on the disk), or wrong usage",
         ),
-        ("2", "the log is dirty: mount and unmount the filesystem, then check again"),
+        (
+            "2",
+            "with -n: the log is dirty and could not be recovered in memory to the end, so the filesystem was not checked; what is missing is told",
+        ),
         ("130", "ended by Ctrl-C"),
     ];
     let examples = &[
+        ("xfsr-repair disk.img", "replay the log if it is dirty, as a mount would, and check"),
         ("xfsr-repair -n disk.img", "check an image with all cores"),
         ("xfsr-repair -n -l /dev/sdb1 /dev/sda1", "check a filesystem whose log is on another device"),
         ("xfsr-repair -n --json /dev/sda1 | jq -r .verdict", "clean, damaged, dirty-log or incomplete"),

@@ -20,7 +20,7 @@ enum OnErrors {
 
 /// Checks an unmounted XFS filesystem, with the exit statuses of xfs_scrub
 ///
-/// A mounted filesystem is refused. Of xfs_scrub's options those are missing that need one: -C, -m, -x and -a.
+/// A mounted filesystem is refused. One with a dirty log is checked as it is after its recovery, in memory. Of xfs_scrub's options those are missing that need one: -C, -m, -x and -a.
 #[derive(Parser)]
 #[command(name = PROGRAM, version)]
 struct Arguments {
@@ -62,7 +62,10 @@ pub fn manual() -> Manual {
         ("0", "nothing is wrong; else a sum of the following"),
         ("1", "damage was found and left"),
         ("2", "something could be optimised"),
-        ("4", "the check or a part of it could not be made: an error, a dirty log, a mounted filesystem"),
+        (
+            "4",
+            "the check or a part of it could not be made: an error, a dirty log that cannot be recovered in memory to the end, a mounted filesystem",
+        ),
         ("8", "wrong usage, a wrong or missing log device among it"),
         ("130", "ended by Ctrl-C"),
     ];

@@ -1,7 +1,9 @@
 //! The programs that check a whole filesystem: their common arguments, what they refuse, progress, Ctrl-C, and the outcome on standard
 //! output.
 
-use super::{Common, Failure, Reporter, interrupted, note, print, print_json, watch};
+use super::{
+    Common, Failure, Reporter, interrupted, is_dirty, note, print, print_json, recover_devices, recovered_view, watch,
+};
 use crate::check::{self, Outcome};
 use crate::control::Control;
 use crate::error::Error;
@@ -32,7 +34,7 @@ pub fn note_view(program: &str, volume: &Volume, instead: &str, control: &Contro
     match state {
         Ok(LogState::Dirty { .. }) => {
             let what = "the log is dirty: what is shown lacks the changes in it";
-            note(program, &format!("{name}: {what}; mount and unmount the filesystem to replay them"));
+            note(program, &format!("{name}: {what}; xfsr-repair replays them, as a mount does"));
         }
         Ok(_) | Err(Error::Stopped) => {}
         // That the device is too short, which is told below, may be why.
@@ -81,6 +83,8 @@ pub enum Mounts {
 pub struct CheckJob {
     /// Which mounted filesystems are looked at.
     pub mounts: Mounts,
+    /// Without `-n` a dirty log is recovered on the disk first; else `-n` is demanded.
+    pub recovers: bool,
     /// What a refusal says of asking the kernel instead.
     pub instead: &'static str,
     /// Bytes for the block cache, where they are limited.
@@ -103,6 +107,7 @@ impl Default for CheckJob {
     fn default() -> Self {
         Self {
             mounts: Mounts::Refused,
+            recovers: false,
             instead: "",
             cache: None,
             readahead: true,
@@ -184,12 +189,30 @@ impl CheckArguments {
         }
     }
 
+    /// What is checked of a filesystem whose log is dirty: with `-n` what recovery makes of it in memory, if it can do all of it; else what it makes of it
+    /// on the disk.
+    fn recovered(&self, program: &str, volume: Volume, control: &Control<'_>) -> Result<Volume, Failure> {
+        if !self.no_modify {
+            drop(volume);
+            recover_devices(program, self, control)?;
+            return Ok(Volume::open_with(&self.devices(), control)?);
+        }
+        match recovered_view(program, &volume, control) {
+            Ok(view) if view.unfinished.is_none() => Ok(view.volume),
+            // Why was told: what is not finished must not be called damage.
+            Ok(_) => Ok(volume),
+            Err(e @ (Error::Stopped | Error::Io { .. })) => Err(e.into()),
+            // The check tells what is wrong with the log.
+            Err(_) => Ok(volume),
+        }
+    }
+
     /// Checks, prints the outcome as text or JSON, and returns it for the exit code.
     ///
     /// # Errors
     /// Where the devices cannot be opened or are refused, and after Ctrl-C.
     pub fn check(&self, program: &str, job: &CheckJob) -> Result<Outcome, Failure> {
-        if !self.no_modify {
+        if !self.no_modify && !job.recovers {
             return Err(Failure::usage("this version only checks: give -n (nothing was written)"));
         }
         watch().map_err(|e| Error::open("signal handlers", e))?;
@@ -210,15 +233,19 @@ impl CheckArguments {
             // Nothing that could be read, but a mount point deserves to be told of.
             refuse_mount_point(&self.device, job)?;
         }
-        let volume = Volume::open_with(&self.devices(), &control)?;
+        let mut volume = Volume::open_with(&self.devices(), &control)?;
         reporter.clear();
         Self::refuse_used(&volume, job)?;
         note_in_use(program, &volume, "");
+        self.describe(program, &volume, &control);
+        if is_dirty(&volume, &control) {
+            volume = self.recovered(program, volume, &control)?;
+            reporter.clear();
+        }
         if let Some(bytes) = job.cache {
             volume.cache.set_budget(bytes);
         }
         volume.cache.set_readahead(job.readahead);
-        self.describe(program, &volume, &control);
         let options = check::Options { quota_usage: job.quota_usage };
         let work = || check::check_with(&volume, options, &control);
         let outcome = match job.threads {

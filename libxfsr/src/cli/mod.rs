@@ -8,6 +8,7 @@ mod interrupt;
 mod manual;
 mod output;
 mod progress;
+mod recovery;
 mod size;
 
 pub use checker::{CheckArguments, CheckJob, Mounts, note_view, peak_memory};
@@ -17,6 +18,7 @@ pub use interrupt::{interrupted, watch};
 pub use manual::Manual;
 pub use output::{exit, note, print, print_json, print_json_to};
 pub use progress::{ProgressMode, Reporter};
+pub use recovery::{is_dirty, recover_devices, recovered_view};
 pub use size::{Units, parse_number, parse_size, show_size};
 
 /// Options that every program has. Flatten it into the program's own.

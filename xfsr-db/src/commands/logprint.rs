@@ -63,7 +63,8 @@ pub(crate) fn logprint(s: &mut Session, a: &[String]) -> Outcome {
     }
     let mut first = true;
     let listed = s.watched(|control| {
-        list(&s.volume, &options, control, &mut |entry| {
+        // The log as it is on the disk, not as it is once it is recovered.
+        list(s.as_is.as_ref().unwrap_or(&s.volume), &options, control, &mut |entry| {
             if json {
                 let separator = if first { "\n" } else { ",\n" };
                 first = false;

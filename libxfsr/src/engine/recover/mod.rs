@@ -45,6 +45,18 @@ pub struct Targets {
 }
 
 impl Targets {
+    /// Those of a volume.
+    ///
+    /// # Errors
+    /// None for a volume as it was opened.
+    pub fn of(volume: &Volume) -> Result<Self> {
+        let log = volume.log.filter(|id| *id != volume.data);
+        Ok(Self {
+            data: volume.cache.target(volume.data)?,
+            log: log.map(|id| volume.cache.target(id)).transpose()?,
+            rt: volume.rt.map(|id| volume.cache.target(id)).transpose()?,
+        })
+    }
     fn open(&self, control: &Control<'_>) -> Result<Volume> {
         self.volume(DEFAULT_CACHE, control)
     }
