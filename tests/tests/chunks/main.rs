@@ -1,5 +1,6 @@
 //! Inodes are taken and given back in images that the kernel wrote, against a model; xfs_repair, the check and the kernel judge the end.
 
+mod created;
 mod limits;
 mod orphans;
 mod quota;
