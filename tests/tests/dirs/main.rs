@@ -12,7 +12,7 @@ use model::{Form, World};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use xfsr_tests::changing::{self, Commits, assert_clean};
-use xfsr_tests::oracle::{MOUNT, Mount, require};
+use xfsr_tests::oracle::{Guest, GuestJob, MOUNT, Mount, mkfs_xfs, require};
 
 const FORMS: [Form; 4] = [Form::Short, Form::Block, Form::Leaf, Form::Node];
 /// Directories that the kernel makes in every form, and one without names.
@@ -172,4 +172,47 @@ fn names_make_room_for_attributes() {
         let n = rustix::fs::getxattr(&path, "user.large", &mut found[..]).expect("an attribute");
         assert_eq!(found[..n], value);
     }
+}
+
+/// Names without regard to case, which only the guest kernel mounts: it makes some, finds ours, and removes all.
+#[test]
+fn random_names_without_regard_to_case() {
+    if require(&[MOUNT, &["guest"]].concat()).is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let image = directory.path().join("image");
+    std::fs::File::create(&image).and_then(|f| f.set_len(320 << 20)).expect("a file");
+    mkfs_xfs(&["-n", "version=ci"], &image).expect("mkfs.xfs");
+    let guest = |command: &str| {
+        let job = GuestJob { disks: vec![&image], ..Default::default() };
+        let run = Guest::find().expect("a guest").run(&job, command).expect("it runs");
+        assert!(run.clean(), "{}", run.output);
+        run.output
+    };
+    guest(
+        "mount /dev/vda /mnt && cd /mnt && echo 0 > target-0 && echo 1 > target-1 && ln -s nowhere target-2 && mkdir dir-0 dir-1 && \
+         for i in $(seq 200); do ln target-0 dir-1/Name-$i || exit 1; done; cd / && umount /mnt",
+    );
+    let mut world = World::open(&image, Commits::Gathered, 5);
+    assert_eq!(world.dirs[1].2.len(), 200);
+    for n in 0..2500 {
+        world.operation(0, 85, 0.1);
+        if n % 5 == 0 {
+            world.operation(1, 40, 0.1);
+        }
+    }
+    world.compare();
+    world.shrink(0, 900);
+    world.compare();
+    assert!(world.forms.contains(&Form::Node));
+    let World { changing, dirs, .. } = world;
+    changing.finish();
+    assert_clean("changed", &image);
+    let counts = guest(
+        "mount /dev/vda /mnt && for d in 0 1; do find /mnt/dir-$d -mindepth 1 | wc -l; done && rm -r /mnt/dir-0 /mnt/dir-1 && umount /mnt",
+    );
+    let counts: Vec<usize> = counts.split_whitespace().filter_map(|w| w.parse().ok()).collect();
+    assert_eq!(counts, [dirs[0].2.len(), dirs[1].2.len()]);
+    assert_clean("emptied by the kernel", &image);
 }
