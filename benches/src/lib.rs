@@ -4,6 +4,7 @@
 //! time, processor time and peak memory. What a requirement demands is said with each case, as PASS or FAIL.
 
 pub mod cases;
+pub mod create;
 pub mod fill;
 pub mod images;
 pub mod measure;

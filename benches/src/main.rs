@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use xfsr_benches::cases::{self, Case, Settings};
-use xfsr_benches::{images, phases};
+use xfsr_benches::{create, images, phases};
 use xfsr_tests::oracle;
 
 /// Times our release programs and the stock ones in turn, on images that the kernel filled.
@@ -38,12 +38,19 @@ enum Internal {
     /// Check an image in this process and print what each phase took
     #[command(hide = true)]
     Phases { image: PathBuf },
+    /// Create files through the library on one new image and through the kernel on another, and print files a second
+    Create { files: u64 },
 }
 
 fn run(a: &Arguments) -> Result<bool> {
     if let Some(Internal::Phases { image }) = &a.command {
         println!("{}", serde_json::to_string(&phases::here(image)?)?);
         return Ok(true);
+    }
+    if let Some(Internal::Create { files }) = &a.command {
+        let (ours, kernel) = create::both(&images::directory(), *files)?;
+        println!("library {ours:.0} files/s, kernel {kernel:.0} files/s");
+        return Ok(ours >= kernel);
     }
     if oracle::require(oracle::MOUNT).is_none() {
         anyhow::bail!("nothing was measured");
