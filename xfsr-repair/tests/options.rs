@@ -50,7 +50,6 @@ fn what_is_refused_is_named() {
         ("-n -m 0", "'-m <MAXMEM>'"),
         ("-n -t x", "'-t <INTERVAL>'"),
         ("-n -z", "'-z'"),
-        ("", "give -n"),
     ] {
         let (code, out, said) = run(options, &devices);
         assert_eq!((code, out.as_str()), (Some(1), ""), "{options}: {said}");
