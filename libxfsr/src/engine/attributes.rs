@@ -5,6 +5,7 @@ use super::change::{Touch, core, core_mut, stamp, touch};
 use super::filesystem::Time;
 use super::reading::attr_name;
 use crate::attr::change::{self as attrs, How};
+use crate::attr::linux::Acl;
 use crate::error::{Error, Result};
 use crate::format::Context;
 use crate::format::attr::MAX_VALUE;
@@ -84,39 +85,11 @@ fn apply(core: &mut Dinode, set: &SetAttr) -> Result<()> {
     Ok(())
 }
 
-/// The permissions that an access ACL says, and the ACL as it stands on the disk, from Linux's form of it.
-///
-/// `linux/posix_acl_xattr.h`: the version (2), then of each entry tag and permissions (2 bytes each) and an id, all little-endian. On disk: the number of
-/// entries, then tag and id (4 bytes each), permissions and padding (2 each), all big-endian.
+/// The permissions that an ACL says, and the ACL as it stands on the disk, from Linux's form of it.
 fn acl_to_disk(value: &[u8]) -> Result<(u16, Vec<u8>)> {
-    let bad = || Error::invalid("a value that is no POSIX ACL");
-    let (version, entries) = value.split_first_chunk::<4>().ok_or_else(bad)?;
-    let (entries, rest) = entries.as_chunks::<8>();
-    let count = u32::try_from(entries.len()).map_err(|_| bad())?;
-    if *version != [2, 0, 0, 0] || !rest.is_empty() || entries.is_empty() {
-        return Err(bad());
-    }
-    let mut disk = zerocopy::big_endian::U32::new(count).to_bytes().to_vec();
-    let (mut owner, mut group, mut mask, mut other) = (0, 0, None, 0);
-    for [tag, tag_high, permissions, permissions_high, id @ ..] in entries {
-        let p = u16::from(*permissions);
-        match (tag_high, tag) {
-            (0, 0x01) => owner = p,
-            (0, 0x04) => group = p,
-            (0, 0x10) => mask = Some(p),
-            (0, 0x20) => other = p,
-            (0, 0x02 | 0x08) => {}
-            _ => return Err(bad()),
-        }
-        if p > 7 || *permissions_high != 0 {
-            return Err(bad());
-        }
-        disk.extend([0, 0, *tag_high, *tag]);
-        let named = matches!(tag, 0x02 | 0x08);
-        disk.extend(id.iter().rev().map(|b| if named { *b } else { 0 }));
-        disk.extend([0, *permissions, 0, 0]);
-    }
-    Ok((owner << 6 | mask.unwrap_or(group) << 3 | other, disk))
+    let acl = Acl::from_linux(value)?;
+    let permissions = acl.permissions().ok_or_else(|| Error::invalid("an ACL without entries"))?;
+    Ok((permissions, acl.to_disk()))
 }
 
 impl Handle {

@@ -403,3 +403,82 @@ fn access_control_lists_are_those_of_linux() {
     mount.unmount().expect("an unmount");
     assert_clean("access control lists", &image);
 }
+
+/// Files whose data fork fills the inode in every form, and gets an attribute fork beside it.
+#[test]
+fn a_new_fork_pushes_out_what_fills_the_inode() {
+    if require(MOUNT).is_none() {
+        return;
+    }
+    for length in [1usize, 60, 250, 3000, 20_000] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let image = kernel_made(directory.path(), 300, &["-m", "rmapbt=1"], full_inodes);
+        let c = Changing::open(&image, Commits::Forced);
+        let root = Inode::read(&c.volume, c.volume.geometry.root_ino, OnDamage::Fail).expect("the root");
+        let entries = libxfsr::dir::entries(&c.volume, &root).expect("entries");
+        let entries: Vec<_> = entries.into_iter().filter(|e| e.name != b"." && e.name != b"..").collect();
+        assert!(entries.len() > 40);
+        let value = vec![b'x'; length];
+        for e in &entries {
+            let mut t = c.scope.begin(change::reservation(&c.volume.geometry, length as u32)).expect("room");
+            let key = (AttrFlags::ROOT, &b"new"[..]);
+            change::set(&mut t, &c.space, e.ino, key, &value, How::Create).unwrap_or_else(|x| panic!("{e:?}: {x}"));
+            t.commit().expect("committed");
+        }
+        c.finish();
+        assert_clean(&format!("{length} bytes"), &image);
+        let mount = Mount::new(&image, "").expect("a mount");
+        for e in &entries {
+            let name = String::from_utf8(e.name.clone()).expect("text");
+            let path = mount.path().join(&name);
+            assert_eq!(kernel(&path), BTreeMap::from([(b"trusted.new".to_vec(), value.clone())]), "{name}");
+            let (what, n) = name.split_once('-').expect("a kind and a number");
+            let n: usize = n.parse().expect("a number");
+            match what {
+                "link" => assert_eq!(std::fs::read_link(&path).expect("a target").as_os_str().len(), n),
+                "dir" => assert_eq!(std::fs::read_dir(&path).expect("a directory").count(), n),
+                "file" => {
+                    let text = std::fs::read(&path).expect("contents");
+                    assert!((0..n).all(|i| text[i * 16_384..][..4096].iter().all(|b| *b == i as u8)), "{name}");
+                }
+                _ => {}
+            }
+            // Linux makes such a link unreadable so.
+            if what != "link" {
+                rustix::fs::lremovexattr(&path, "trusted.new").expect("the kernel removes it");
+            }
+        }
+        mount.unmount().expect("an unmount");
+        let c = Changing::open(&image, Commits::Gathered);
+        for e in entries.iter().filter(|e| e.name.starts_with(b"link")) {
+            let mut t = c.scope.begin(change::reservation(&c.volume.geometry, length as u32)).expect("room");
+            change::remove(&mut t, &c.space, e.ino, (AttrFlags::ROOT, b"new")).expect("removed");
+            t.commit().expect("committed");
+        }
+        c.finish();
+        assert_clean(&format!("{length} bytes, removed"), &image);
+    }
+}
+
+fn full_inodes(root: &Path) {
+    use std::os::unix::fs::FileExt as _;
+    for n in [1, 50, 180, 192, 193, 240, 280, 300, 301, 320, 335, 336, 337, 500, 1000] {
+        std::os::unix::fs::symlink("t".repeat(n), root.join(format!("link-{n}"))).expect("a link");
+    }
+    for n in 0..18 {
+        let dir = root.join(format!("dir-{n}"));
+        std::fs::create_dir(&dir).expect("a directory");
+        (0..n).for_each(|i| std::fs::write(dir.join(format!("entry-{i:04}")), b"").expect("a file"));
+    }
+    for n in [0usize, 1, 5, 9, 12, 13, 17, 18, 19, 20, 21, 22, 40, 300] {
+        let file = std::fs::File::create(root.join(format!("file-{n}"))).expect("a file");
+        for i in 0..n {
+            file.write_all_at(&[i as u8; 4096], i as u64 * 16_384).expect("written");
+        }
+        file.sync_all().expect("on the device");
+    }
+    for (n, kind) in [(0, rustix::fs::FileType::Fifo), (1, rustix::fs::FileType::CharacterDevice)] {
+        let path = root.join(format!("special-{n}"));
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, 0o600.into(), rustix::fs::makedev(1, 3)).expect("a node");
+    }
+}

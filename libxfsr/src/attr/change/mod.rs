@@ -6,7 +6,7 @@
 //! [`Change`] is such a step, and what recovery finishes.
 //!
 //! **Forms.** Attributes begin in the inode; one that does not fit moves them all into a leaf, one that the leaf has no room for into a tree of leaves. When what is left
-//! fits, they move back. The last one to go takes the fork along, but for inodes with parent pointers and those whose data fork is a btree.
+//! fits, they move back. A new fork may push a directory or a link's target, which were in the inode, out of it. The last one to go takes the fork along, but for inodes with parent pointers and those whose data fork is a btree.
 //!
 //! **Remote values** are not logged. Their blocks are allocated in the transaction (none that was freed a moment ago, see
 //! [`Request::unlogged`](crate::space::Request)), written, and flushed; then only the transaction may be committed. Before that
@@ -26,11 +26,13 @@ mod tree;
 pub use logged::Change;
 
 use super::Attr;
+use crate::dir::DirMut;
 use crate::error::{Corruption, Error, ForkKind, Result, Rule};
 use crate::format::attr::{AttrFlags, MAX_NAME, MAX_VALUE, NAMESPACE, ParentRec, hash_attr};
 use crate::format::inode::Format;
 use crate::format::{dir, part};
 use crate::geometry::Geometry;
+use crate::inode::create;
 use crate::inode::map::ForkMut;
 use crate::space::Space;
 use crate::text::escape;
@@ -142,7 +144,28 @@ pub fn reservation(g: &Geometry, value: u32) -> Reservation {
     // A directory whose names have to leave the inode.
     let blocks = blocks + (1 << g.dir_block_log);
     let intents = 4096 + 64 * part::blocks(g, value);
-    Space::reservation(g, 3).and(Reservation { blocks, sectors: 0, inodes: 1, bytes: intents })
+    // A directory may have to leave the inode.
+    let directory = 1 << g.dir_block_log;
+    Space::reservation(g, 3).and(Reservation { blocks: blocks + directory, sectors: 0, inodes: 1, bytes: intents })
+}
+
+/// Makes an attribute fork for so many bytes, if they fit beside the data fork, else as large as Linux makes it. A directory or the target of a link which
+/// then no longer fits into the inode leaves it.
+fn make_fork(t: &mut Transaction<'_>, space: &Arc<Space>, ino: Ino, bytes: usize) -> Result<()> {
+    let mut fork = ForkMut::new(t, space, ino, ForkKind::Attr);
+    let core = fork.core()?;
+    match fork.add_attr_fork(bytes) {
+        Err(Error::NoSpace(_)) if core.format(ForkKind::Data) == Some(Format::Local) => {}
+        other => return other,
+    }
+    if core.is_dir() {
+        DirMut::new(t, space, ino).leave_inode()?;
+        return ForkMut::new(t, space, ino, ForkKind::Attr).add_attr_fork(bytes);
+    }
+    let target = ForkMut::new(t, space, ino, ForkKind::Data).local_bytes()?;
+    create::remove_target(t, space, ino)?;
+    ForkMut::new(t, space, ino, ForkKind::Attr).add_attr_fork(bytes)?;
+    create::set_target(t, space, ino, &target)
 }
 
 /// Sets an attribute. `flags` are those of its namespace, `name` is without it. Returns whether there was one.
@@ -159,6 +182,10 @@ pub fn set(
     how: How,
 ) -> Result<bool> {
     let key = Key::new(t.geometry(), flags, name, value)?;
+    if form(&mut ForkMut::new(t, space, ino, ForkKind::Attr))? == Form::Nothing {
+        key.check(how, false)?;
+        make_fork(t, space, ino, short::alone(&key))?;
+    }
     let fork = &mut ForkMut::new(t, space, ino, ForkKind::Attr);
     match form(fork)? {
         Form::Nothing | Form::Short => short::set(fork, &key, how),

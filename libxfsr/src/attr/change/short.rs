@@ -1,10 +1,9 @@
 //! The short form: all attributes in the inode.
 
 use super::{How, Key, tree};
-use crate::dir::DirMut;
 use crate::error::{Error, ForkKind, Result};
 use crate::format::attr::{AttrFlags, ShortAttr, ShortAttrs, ShortHeader, verify_short};
-use crate::format::inode::Format;
+use crate::format::inode::{CORE_SIZE, Format};
 use crate::inode::map::ForkMut;
 use zerocopy::IntoBytes;
 
@@ -17,6 +16,11 @@ pub(super) struct Held {
     pub(super) flags: AttrFlags,
     pub(super) name: Vec<u8>,
     pub(super) value: Vec<u8>,
+}
+
+/// Bytes of a fork with one attribute only.
+pub(super) fn alone(key: &Key<'_>) -> usize {
+    size_of::<ShortHeader>() + ShortAttr::size(key.name.len(), key.value.len())
 }
 
 /// What stands in the inode; nothing where there is no fork, or an empty one.
@@ -60,40 +64,16 @@ pub(super) fn set(fork: &mut ForkMut<'_, '_>, key: &Key<'_>, how: How) -> Result
         return Ok(exists);
     }
     all.pop();
-    to_leaf(fork, key, &all)?;
+    to_leaf(fork, &all)?;
     tree::add(fork, key)?;
     Ok(exists)
 }
 
 /// Moves what stands in the inode into a leaf.
-fn to_leaf(fork: &mut ForkMut<'_, '_>, key: &Key<'_>, all: &[Held]) -> Result<()> {
-    if fork.core()?.has_attr_fork() {
-        fork.set_format(Format::Extents)?;
-    } else {
-        add_fork(fork, size_of::<ShortHeader>() + ShortAttr::size(key.name.len(), key.value.len()))?;
-    }
+fn to_leaf(fork: &mut ForkMut<'_, '_>, all: &[Held]) -> Result<()> {
+    fork.set_format(Format::Extents)?;
     tree::begin(fork)?;
     all.iter().try_for_each(|a| tree::add(fork, &Key { flags: a.flags, name: &a.name, value: &a.value }))
-}
-
-/// Makes an attribute fork of the size that Linux would choose. Where the data fork has bytes that do not fit beside it, the smallest
-/// that a leaf's map can live in.
-fn add_fork(fork: &mut ForkMut<'_, '_>, wanted: usize) -> Result<()> {
-    /// Header and two entries of a btree's root.
-    const LEAST: usize = 4 + 2 * 16;
-    let full = |e: &Result<()>| matches!(e, Err(Error::NoSpace(_)));
-    let mut done = fork.add_attr_fork(wanted);
-    let core = fork.core()?;
-    if full(&done) && core.format(ForkKind::Data) == Some(Format::Local) {
-        done = fork.add_attr_fork(LEAST);
-        if full(&done) && core.is_dir() {
-            // Names fill the inode: they move into a block.
-            let (ino, space) = (fork.ino(), fork.space());
-            DirMut::new(fork.t(), space, ino).leave_inode()?;
-            done = fork.add_attr_fork(wanted);
-        }
-    }
-    done
 }
 
 pub(super) fn remove(fork: &mut ForkMut<'_, '_>, key: &Key<'_>) -> Result<bool> {
@@ -107,10 +87,15 @@ pub(super) fn remove(fork: &mut ForkMut<'_, '_>, key: &Key<'_>) -> Result<bool> 
     Ok(true)
 }
 
-/// Whether a fork without attributes goes away.
+/// Whether a fork without attributes goes away. Beside a link's target that left the inode for it, it stays where the target would fit without it:
+/// then Linux takes a target in blocks for damage.
 fn may_go(fork: &mut ForkMut<'_, '_>) -> Result<bool> {
-    let btree = fork.core()?.format(ForkKind::Data) == Some(Format::Btree);
-    Ok(!btree && !fork.t().geometry().features.parent())
+    let (core, g) = (fork.core()?, fork.t().geometry());
+    let btree = core.format(ForkKind::Data) == Some(Format::Btree);
+    let pushed = core.is_symlink()
+        && core.format(ForkKind::Data) != Some(Format::Local)
+        && core.size.get() + CORE_SIZE as u64 <= u64::from(g.inode_size);
+    Ok(!btree && !pushed && !g.features.parent())
 }
 
 /// Puts what is left into the inode, where it fits, or removes a fork in which nothing is left. False where it does not fit.
