@@ -367,7 +367,7 @@ fn refusals_name_the_option_and_leave_the_target_alone() {
         ("-r size=1g", "-r size=1073741824"),
         ("-r extsize=1k", "-r extsize=1024"),
         ("-L thirteen_chars", "-L=thirteen_chars"),
-        ("-p proto", "-p is not supported"),
+        ("-p not/there", "-p not/there: No such file"),
         ("-z", "-z"),
     ];
     for (options, part) in cases {
