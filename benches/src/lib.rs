@@ -9,5 +9,7 @@ pub mod fill;
 pub mod images;
 pub mod measure;
 pub mod phases;
+pub mod populate;
+pub mod replay;
 pub mod report;
 pub mod usage;

@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use xfsr_benches::cases::{self, Case, Settings};
-use xfsr_benches::{create, images, phases};
+use xfsr_benches::{create, images, phases, populate, replay};
 use xfsr_tests::oracle;
 
 /// Times our release programs and the stock ones in turn, on images that the kernel filled.
@@ -40,6 +40,20 @@ enum Internal {
     Phases { image: PathBuf },
     /// Create files through the library on one new image and through the kernel on another, and print files a second
     Create { files: u64 },
+    /// Copy a tree of so many MiB into a new image by xfsr-mkfs -p, and by mkfs.xfs, mount, cp -a and unmount; medians of --rounds runs
+    Populate {
+        mib: u64,
+        /// Runs of each
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+    /// Recover a full log of so many MiB by the library and by the kernel's mount, and print the medians of --rounds runs
+    Replay {
+        log_mib: u64,
+        /// Runs of each
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
 }
 
 fn run(a: &Arguments) -> Result<bool> {
@@ -51,6 +65,21 @@ fn run(a: &Arguments) -> Result<bool> {
         let (ours, kernel) = create::both(&images::directory(), *files)?;
         println!("library {ours:.0} files/s, kernel {kernel:.0} files/s");
         return Ok(ours >= kernel);
+    }
+    if let Some(Internal::Populate { mib, rounds }) = &a.command {
+        let mkfs = cases::programs()?.join("xfsr-mkfs");
+        let (ours, kernel) = populate::both(&images::directory(), &mkfs, *mib, *rounds)?;
+        println!("xfsr-mkfs -p {ours:.2} s, mkfs.xfs + mount + cp -a + umount {kernel:.2} s");
+        return Ok(ours < kernel);
+    }
+    if let Some(Internal::Replay { log_mib, rounds }) = &a.command {
+        let r = replay::both(&images::directory(), *log_mib, *rounds)?;
+        let (ours, kernel) = r.seconds;
+        println!(
+            "library {ours:.3} s, kernel's mount {kernel:.3} s ({} transactions, {} items)",
+            r.transactions, r.items
+        );
+        return Ok(ours <= kernel);
     }
     if oracle::require(oracle::MOUNT).is_none() {
         anyhow::bail!("nothing was measured");
