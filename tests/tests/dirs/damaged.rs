@@ -171,14 +171,14 @@ fn without_space_nothing_is_half_done() {
         };
     }
     // Single blocks are given back, so that a directory's block is in eight pieces.
-    for n in 0..900 {
+    for n in 0..300 {
         let mut t = world.changing.scope.begin(room).expect("room in the log");
         let mut m = ForkMut::new(&mut t, &world.changing.space, large, ForkKind::Data);
         m.free(FileBlock(1000 + 2 * n), 1).expect("freed");
         t.commit().expect("committed");
     }
     let mut refused = 0;
-    for n in 0..4000 {
+    for n in 0..20_000 {
         let some = n % MADE.len();
         match world.try_operation(some, 90, 0.9) {
             Ok(()) => {}
