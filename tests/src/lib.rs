@@ -14,6 +14,7 @@ pub mod memory;
 pub mod oracle;
 pub mod sample;
 pub mod small;
+pub mod stress;
 pub mod tree;
 pub mod view;
 

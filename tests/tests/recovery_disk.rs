@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use libxfsr::check::check;
 use libxfsr::control::Control;
@@ -16,6 +17,7 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use xfsr_tests::corpus::{self, Entry, manifest};
 use xfsr_tests::oracle::{self, Devices, Mount};
+use xfsr_tests::stress::work;
 use xfsr_tests::view::{open, walk};
 
 fn full() -> bool {
@@ -180,4 +182,74 @@ fn a_crash_of_recovery_is_recovered() {
             crashed(name, 100, 0);
         }
     }
+}
+
+/// What mkfs.xfs is told, in turn.
+const GEOMETRIES: [&[&str]; 6] = [
+    &["-m", "rmapbt=1"],
+    &[],
+    &["-b", "size=1024", "-m", "rmapbt=1"],
+    &["-i", "nrext64=1", "-n", "size=16384"],
+    &["-m", "reflink=0", "-l", "su=64k"],
+    &["-b", "size=1024", "-m", "finobt=0,reflink=0"],
+];
+
+/// A filesystem that was cut off under load, or whose file was copied while it was in use: from the same bytes both end with the same.
+fn under_load(seed: u64) {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let [image, ours, theirs] = ["image", "ours", "theirs"].map(|n| scratch.path().join(n));
+    std::fs::File::create(&image).and_then(|f| f.set_len(320 << 20)).expect("a file");
+    let options = GEOMETRIES[(seed % 6) as usize];
+    oracle::mkfs_xfs(options, &image).expect("mkfs.xfs");
+    let copy = |from: &Path, to: &Path| {
+        let done = std::process::Command::new("cp").arg("--sparse=always").args([from, to]).status().expect("cp");
+        assert!(done.success());
+    };
+    let mount = Mount::new(&image, "").expect("a mount");
+    let time = Duration::from_millis(700);
+    match seed / 6 % 3 {
+        0 => {
+            let held = work(mount.path(), seed, time);
+            mount.shutdown().expect("a shutdown");
+            drop(held);
+        }
+        1 => {
+            let held = work(mount.path(), seed, time);
+            mount.shutdown_now().expect("a shutdown");
+            drop(held);
+        }
+        // Nothing is at work while it is copied: a copy of some writes without earlier ones is what no crash leaves.
+        _ => {
+            let held = work(mount.path(), seed, time);
+            copy(&image, &ours);
+            drop(held);
+        }
+    }
+    mount.unmount().expect("an unmount");
+    if !ours.exists() {
+        copy(&image, &ours);
+    }
+    copy(&ours, &theirs);
+    let what = format!("seed {seed}, {options:?}");
+    let [ours, theirs] = [ours, theirs].map(|p| Devices::from(p.as_path()));
+    println!("{what}: {}", recovered(&targets(&ours, Access::Write)));
+    in_order(&what, &open(&ours));
+    let v = oracle::xfs_repair_n(&ours, &[]).expect("xfs_repair");
+    assert!(v.clean(), "{what}: {}", v.output);
+    let (found, counts) = shown(&ours);
+    let (expected, expected_counts) = shown(&theirs);
+    same(&what, &found, &expected);
+    assert_eq!(counts, expected_counts, "{what}");
+}
+
+/// 18 of them, or as many as `XFSR_DIRTY` says; `XFSR_FULL=1` takes 300.
+#[test]
+fn what_was_cut_off_under_load_is_recovered_as_by_the_kernel() {
+    if oracle::require(oracle::MOUNT).is_none() {
+        return;
+    }
+    let asked = std::env::var("XFSR_DIRTY").ok().and_then(|n| n.parse().ok());
+    let count = asked.unwrap_or(if full() { 300 } else { 18 });
+    let first: u64 = std::env::var("XFSR_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+    (first..first + count).for_each(under_load);
 }
