@@ -59,7 +59,7 @@ impl Kind {
             Self::Project => DquotType::PROJECT,
         }
     }
-    fn metatype(self) -> MetaType {
+    pub(crate) fn metatype(self) -> MetaType {
         match self {
             Self::User => MetaType::UserQuota,
             Self::Group => MetaType::GroupQuota,
@@ -74,11 +74,22 @@ impl Kind {
             Self::Project => [QuotaFlags::PQUOTA_ACCT, QuotaFlags::PQUOTA_CHKD, QuotaFlags::PQUOTA_ENFD],
         }
     }
-    fn file(self, volume: &Volume) -> Result<Option<Ino>> {
+    /// Whose inodes and blocks are counted.
+    pub(crate) fn accounted(self) -> QuotaFlags {
+        let [accounted, _, _] = self.flags();
+        accounted
+    }
+    /// Whose counts are right.
+    pub(crate) fn counted(self) -> QuotaFlags {
+        let [_, counted, _] = self.flags();
+        counted
+    }
+    /// The quota file: named by the superblock, or in the metadata directory tree under `/quota`.
+    pub(crate) fn file(self, volume: &Volume, damage: OnDamage) -> Result<Option<Ino>> {
         if let Some(root) = volume.superblock.metadata_root() {
-            let root = Inode::read(volume, root, OnDamage::Fail)?;
+            let root = Inode::read(volume, root, damage)?;
             let Some(quota) = dir::lookup(volume, &root, b"quota")? else { return Ok(None) };
-            let quota = Inode::read(volume, quota, OnDamage::Fail)?;
+            let quota = Inode::read(volume, quota, damage)?;
             return dir::lookup(volume, &quota, self.name().as_bytes());
         }
         Ok(volume.superblock.metadata_inode(self.metatype()))
@@ -158,7 +169,7 @@ impl Quota {
         let flags = QuotaFlags::from_bits_retain(volume.superblock.qflags.get());
         let (mut files, mut exempt) = (Vec::new(), Vec::new());
         for kind in Kind::ALL {
-            let Some(ino) = kind.file(volume)? else { continue };
+            let Some(ino) = kind.file(volume, OnDamage::Fail)? else { continue };
             exempt.push(ino);
             let [accounted, counted, enforced] = kind.flags();
             if !flags.contains(accounted | counted) {

@@ -12,84 +12,25 @@ use super::ag::AgState;
 use super::inodes::Table;
 use crate::cache::OnDamage;
 use crate::control::Control;
-use crate::dir;
 use crate::error::{Corruption, ForkKind, Result, Rule, Severity};
 use crate::format::Context;
 use crate::format::features::QuotaFlags;
-use crate::format::inode::{Format, MetaType};
-use crate::format::quota::{DiskDquot, DquotSlot, DquotType, SLOT_SIZE, slots_per_block, verify_slot};
+use crate::format::inode::Format;
+use crate::format::quota::{DiskDquot, DquotSlot, SLOT_SIZE, slots_per_block, verify_slot};
 use crate::inode::Inode;
+use crate::quota::Kind;
 use crate::units::{AgNumber, FileBlock, FsBlock, Ino, to_usize};
 use crate::volume::Volume;
 use std::collections::HashMap;
 use usage::Used;
 use zerocopy::FromBytes;
 
-/// Whose quota.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub(super) enum Kind {
-    User = 0,
-    Group = 1,
-    Project = 2,
-}
-
-impl Kind {
-    const ALL: [Self; 3] = [Self::User, Self::Group, Self::Project];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::Group => "group",
-            Self::Project => "project",
-        }
-    }
-    /// The structure's name in findings: that of the scrub type.
-    fn structure(self) -> &'static str {
-        match self {
-            Self::User => "usrquota",
-            Self::Group => "grpquota",
-            Self::Project => "prjquota",
-        }
-    }
-    fn record(self) -> DquotType {
-        match self {
-            Self::User => DquotType::USER,
-            Self::Group => DquotType::GROUP,
-            Self::Project => DquotType::PROJECT,
-        }
-    }
-    fn metatype(self) -> MetaType {
-        match self {
-            Self::User => MetaType::UserQuota,
-            Self::Group => MetaType::GroupQuota,
-            Self::Project => MetaType::ProjectQuota,
-        }
-    }
-    fn accounted(self) -> QuotaFlags {
-        match self {
-            Self::User => QuotaFlags::UQUOTA_ACCT,
-            Self::Group => QuotaFlags::GQUOTA_ACCT,
-            Self::Project => QuotaFlags::PQUOTA_ACCT,
-        }
-    }
-    fn counted(self) -> QuotaFlags {
-        match self {
-            Self::User => QuotaFlags::UQUOTA_CHKD,
-            Self::Group => QuotaFlags::GQUOTA_CHKD,
-            Self::Project => QuotaFlags::PQUOTA_CHKD,
-        }
-    }
-
-    /// The quota file: named by the superblock, or in the metadata directory tree under `/quota`.
-    fn inode(self, volume: &Volume) -> Result<Option<Ino>> {
-        if let Some(root) = volume.superblock.metadata_root() {
-            let root = Inode::read(volume, root, OnDamage::Keep)?;
-            let Some(quota) = dir::lookup(volume, &root, b"quota")? else { return Ok(None) };
-            let quota = Inode::read(volume, quota, OnDamage::Keep)?;
-            return dir::lookup(volume, &quota, self.name().as_bytes());
-        }
-        Ok(volume.superblock.metadata_inode(self.metatype()))
+/// The structure's name in findings: that of the scrub type.
+fn structure(kind: Kind) -> &'static str {
+    match kind {
+        Kind::User => "usrquota",
+        Kind::Group => "grpquota",
+        Kind::Project => "prjquota",
     }
 }
 
@@ -118,7 +59,7 @@ pub(super) fn check(
     let mut seen: Vec<Ino> = Vec::new();
     for kind in Kind::ALL {
         control.check()?;
-        let ino = match kind.inode(volume) {
+        let ino = match kind.file(volume, OnDamage::Keep) {
             Ok(ino) => ino,
             Err(e) => {
                 found.skip("quota", format_args!("the file of {} quota cannot be found: {e}", kind.name()));
@@ -171,7 +112,7 @@ const PIECE: u64 = 1 << 20;
 
 impl File<'_> {
     fn bad(&self, field: &'static str, rule: Rule) -> Box<Corruption> {
-        Corruption::new(self.kind.structure(), field, rule).in_inode(self.ino)
+        Corruption::new(structure(self.kind), field, rule).in_inode(self.ino)
     }
 
     /// Reads the inode, and says what makes it no quota file. None where it cannot be used.
@@ -298,7 +239,7 @@ fn compare(kind: Kind, id: u32, d: &DiskDquot, used: Used, tell: &mut dyn FnMut(
         ("icount", d.icount.get(), used.inodes),
     ] {
         if stored != counted {
-            let c = Corruption::new(kind.structure(), field, Rule::Count).severity(Severity::CrossReference);
+            let c = Corruption::new(structure(kind), field, Rule::Count).severity(Severity::CrossReference);
             tell(c.found(format_args!("{stored} for id {id}")).expected(counted));
         }
     }
@@ -313,7 +254,7 @@ fn limits(kind: Kind, id: u32, d: &DiskDquot, tell: &mut dyn FnMut(Box<Corruptio
     ];
     for ([soft_name, hard_name, timer_name], soft, hard, count, timer) in rows {
         let (soft, hard, count) = (soft.get(), hard.get(), count.get());
-        let bad = |field, rule| Corruption::new(kind.structure(), field, rule);
+        let bad = |field, rule| Corruption::new(structure(kind), field, rule);
         if hard != 0 && soft > hard {
             let c = bad(soft_name, Rule::Range).found(format_args!("{soft} for id {id}"));
             tell(c.expected(format_args!("at most the hard limit {hard}")));

@@ -1,8 +1,9 @@
 //! What each user, group and project uses, counted over all inodes.
 
-use super::Kind;
+use crate::cache::OnDamage;
 use crate::format::features::QuotaFlags;
 use crate::format::inode::Dinode;
+use crate::quota::Kind;
 use crate::units::Ino;
 use crate::volume::Volume;
 use parking_lot::Mutex;
@@ -43,7 +44,7 @@ impl Usage {
         let qflags = QuotaFlags::from_bits_retain(volume.superblock.qflags.get());
         let any = |of: fn(Kind) -> QuotaFlags| Kind::ALL.iter().any(|k| qflags.contains(of(*k)));
         let counted = wanted && any(Kind::counted) && any(Kind::accounted);
-        let files = Kind::ALL.iter().filter_map(|k| k.inode(volume).ok().flatten()).collect();
+        let files = Kind::ALL.iter().filter_map(|k| k.file(volume, OnDamage::Keep).ok().flatten()).collect();
         Self { counted, wanted, files, by_kind: Default::default() }
     }
 

@@ -2,12 +2,12 @@
 //! by the next mount that wants quota.
 
 use crate::cache::{BlockKey, OnDamage};
-use crate::dir;
 use crate::error::{ForkKind, Result};
 use crate::format::features::QuotaFlags;
-use crate::format::inode::{Dinode, MetaType};
+use crate::format::inode::Dinode;
 use crate::format::quota::{DiskDquot, SLOT_SIZE, slots_per_block};
 use crate::inode::{Inode, fork};
+use crate::quota::{Kind, Owners};
 use crate::txn::Transaction;
 use crate::units::{FsBlock, Ino};
 use crate::volume::Volume;
@@ -19,30 +19,14 @@ pub(super) const RECORDS: u32 = 3;
 
 /// The quota files whose records are right.
 #[derive(Debug)]
-pub(super) struct Quota(Vec<(MetaType, Ino)>);
-
-/// The quota file of a kind: named by the superblock, or in the metadata directory tree.
-fn file(volume: &Volume, kind: MetaType, name: &[u8]) -> Result<Option<Ino>> {
-    let Some(root) = volume.superblock.metadata_root() else { return Ok(volume.superblock.metadata_inode(kind)) };
-    let root = Inode::read(volume, root, OnDamage::Fail)?;
-    let Some(quota) = dir::lookup(volume, &root, b"quota")? else { return Ok(None) };
-    dir::lookup(volume, &Inode::read(volume, quota, OnDamage::Fail)?, name)
-}
+pub(super) struct Quota(Vec<(Kind, Ino)>);
 
 impl Quota {
     pub(super) fn of(volume: &Volume) -> Result<Self> {
-        use MetaType::{GroupQuota, ProjectQuota, UserQuota};
         let flags = QuotaFlags::from_bits_retain(volume.superblock.qflags.get());
-        let kinds = [
-            (UserQuota, &b"user"[..], QuotaFlags::UQUOTA_ACCT | QuotaFlags::UQUOTA_CHKD),
-            (GroupQuota, b"group", QuotaFlags::GQUOTA_ACCT | QuotaFlags::GQUOTA_CHKD),
-            (ProjectQuota, b"project", QuotaFlags::PQUOTA_ACCT | QuotaFlags::PQUOTA_CHKD),
-        ];
         let mut files = Vec::new();
-        for (kind, name, right) in kinds {
-            if flags.contains(right) {
-                files.extend(file(volume, kind, name)?.map(|ino| (kind, ino)));
-            }
+        for kind in Kind::ALL.into_iter().filter(|k| flags.contains(k.accounted() | k.counted())) {
+            files.extend(kind.file(volume, OnDamage::Fail)?.map(|ino| (kind, ino)));
         }
         Ok(Self(files))
     }
@@ -50,11 +34,7 @@ impl Quota {
     /// Takes blocks and inodes off the records of an inode's owners.
     pub(super) fn give_back(&self, t: &mut Transaction<'_>, owner: &Dinode, blocks: u64, inodes: u64) -> Result<()> {
         for (kind, file) in &self.0 {
-            let id = match kind {
-                MetaType::UserQuota => owner.uid.get(),
-                MetaType::GroupQuota => owner.gid.get(),
-                _ => owner.project(),
-            };
+            let id = Owners::of(owner).id(*kind);
             let Some((block, at)) = record(t.volume(), *file, id)? else { continue };
             if let Ok((d, _)) = DiskDquot::mut_from_prefix(t.dquot_mut(&block, at)?) {
                 d.bcount.set(d.bcount.get().saturating_sub(blocks));
